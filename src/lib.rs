@@ -1,0 +1,9 @@
+//! Hikyaku sends mail to very many people from an application: one queue in the database,
+//! rate-limited SMTP workers, and the fate of every single message on record.
+//!
+//! The modules are listed in the order a message meets them; layers only point downward
+//! (`tests/it/tidy.rs` holds the table). The life of one message is told in ARCHITECTURE.md.
+
+pub mod domain;
+
+pub mod clock;

@@ -1,0 +1,3 @@
+//! The `hikyaku` binary: see `hikyaku --help`.
+
+fn main() {}
