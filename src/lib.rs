@@ -9,3 +9,6 @@ pub mod domain;
 pub mod clock;
 
 pub mod store;
+pub mod pipeline;
+
+pub mod web;

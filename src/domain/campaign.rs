@@ -6,8 +6,10 @@ use std::str::FromStr;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::broadcast::{Audience, OnUncertain, Priority};
-use super::id::{CampaignId, TemplateId};
+use super::address::EmailAddress;
+use super::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
+use super::content::{Content, Letter, Mailbox};
+use super::id::{BroadcastId, CampaignId, TemplateId};
 use super::time::Timestamp;
 
 /// When a campaign runs.
@@ -105,12 +107,12 @@ impl CampaignStatus {
     }
 }
 
-/// What each run of a campaign sends: the template's newest version when the run starts.
+/// A broadcast of a stored template to a stored audience, yet to be started: what the "send to all"
+/// button and each run of a campaign send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
-    pub from_email: String,
-    pub from_name: Option<String>,
-    pub reply_to: Option<String>,
+    pub from: Mailbox,
+    pub reply_to: Option<EmailAddress>,
     pub template_id: TemplateId,
     pub audience: Audience,
     pub on_uncertain: OnUncertain,
@@ -118,6 +120,36 @@ pub struct Draft {
     /// A run's mail expires this long after its scheduled time.
     pub expires_after_secs: Option<i64>,
     pub tags: Vec<String>,
+}
+
+impl Draft {
+    /// The broadcast that this draft becomes with the template's present content. It starts at once,
+    /// or at `planned` when that is given.
+    #[must_use]
+    pub fn to_broadcast(&self, id: BroadcastId, content: Content, planned: Option<Timestamp>) -> NewBroadcast {
+        let expires_at = planned.zip(self.expires_after_secs).map(|(at, secs)| at.plus_ms(secs * 1_000));
+        NewBroadcast {
+            id,
+            letter: Letter {
+                from: self.from.clone(),
+                reply_to: self.reply_to.clone().map(|email| Mailbox { email, name: None }),
+                content,
+                headers: Vec::new(),
+                data: serde_json::Map::new(),
+            },
+            audience: self.audience.clone(),
+            template_id: Some(self.template_id.clone()),
+            campaign: None,
+            send_at: planned,
+            expires_at,
+            on_uncertain: self.on_uncertain,
+            priority: self.priority,
+            tags: self.tags.clone(),
+            metadata: serde_json::Map::new(),
+            received: 0,
+            rejected: 0,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -22,5 +22,6 @@ pub mod id;
 pub mod job;
 pub mod message;
 pub mod recipient;
+pub mod secret;
 pub mod time;
 pub mod worker;

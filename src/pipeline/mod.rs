@@ -1,0 +1,1 @@
+//! The verbs, in the order a message meets them. Stages never import each other: the worker calls them.
