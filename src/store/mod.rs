@@ -72,15 +72,6 @@ pub async fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>> {
     }
 }
 
-/// Every statement of the store, by database: a test prepares each one on both.
-#[must_use]
-pub fn statements(url: &DatabaseUrl) -> &'static [&'static str] {
-    match url {
-        DatabaseUrl::Sqlite(_) => lite::statements(),
-        DatabaseUrl::Postgres(_) => pg::statements(),
-    }
-}
-
 /// The claim, with the one clause that only one database knows.
 macro_rules! claim_sql {
     ($skip_locked:literal) => {
