@@ -7,8 +7,11 @@
 pub mod domain;
 
 pub mod clock;
+pub mod config;
+pub mod telemetry;
 
 pub mod store;
+
 pub mod pipeline;
 
 pub mod web;
