@@ -6,3 +6,4 @@ pub mod id;
 pub mod message;
 pub mod recipient;
 pub mod time;
+pub mod token;
