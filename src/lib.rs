@@ -10,7 +10,9 @@ pub mod clock;
 pub mod config;
 pub mod telemetry;
 
+pub mod mime;
 pub mod store;
+pub mod template;
 
 pub mod pipeline;
 

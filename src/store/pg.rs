@@ -32,7 +32,10 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// One notification per transaction that makes work, never per row: notifying commits queue up behind
 /// one lock of the whole server.
 async fn notify(connection: &mut Connection) -> sqlx::Result<()> {
-    sqlx::query("SELECT pg_notify('hikyaku', '')").execute(connection).await.map(drop)
+    sqlx::query("SELECT pg_notify('hikyaku', '')")
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
@@ -46,7 +49,10 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
             ("idle_in_transaction_session_timeout", "60000"),
         ]);
     let pool = |connections: u32| {
-        PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options.clone())
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.clone())
     };
     let writer = pool(WRITERS_MAX);
     migrate(&options).await?;
@@ -57,8 +63,14 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
 
 /// Migrations may take longer than an ordinary statement is allowed to.
 async fn migrate(options: &PgConnectOptions) -> Result<()> {
-    let patient = options.clone().options([("statement_timeout", "0"), ("lock_timeout", "0")]);
-    let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect_with(patient).await?;
+    let patient = options
+        .clone()
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(patient)
+        .await?;
     sqlx::migrate!("migrations/postgres").run(&pool).await?;
     pool.close().await;
     Ok(())

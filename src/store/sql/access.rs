@@ -41,7 +41,11 @@ struct UserRow {
 
 impl From<UserRow> for User {
     fn from(row: UserRow) -> Self {
-        User { id: row.id, email: row.email, password_hash: row.password_hash }
+        User {
+            id: row.id,
+            email: row.email,
+            password_hash: row.password_hash,
+        }
     }
 }
 
@@ -71,8 +75,9 @@ impl Access for SqlStore {
     }
 
     async fn api_keys(&self) -> Result<Vec<ApiKey>> {
-        let rows: Vec<KeyRow> =
-            sqlx::query_as("-- api_keys\n SELECT * FROM api_keys ORDER BY created_at, id").fetch_all(&self.reader).await?;
+        let rows: Vec<KeyRow> = sqlx::query_as("-- api_keys\n SELECT * FROM api_keys ORDER BY created_at, id")
+            .fetch_all(&self.reader)
+            .await?;
         rows.into_iter().map(KeyRow::into_key).collect()
     }
 
@@ -98,7 +103,9 @@ impl Access for SqlStore {
     }
 
     async fn count_users(&self) -> Result<i64> {
-        Ok(sqlx::query_scalar("-- count_users\n SELECT COUNT(*) FROM users").fetch_one(&self.reader).await?)
+        Ok(sqlx::query_scalar("-- count_users\n SELECT COUNT(*) FROM users")
+            .fetch_one(&self.reader)
+            .await?)
     }
 
     async fn create_user(&self, email: &str, password_hash: &str, now: Timestamp) -> Result<User> {
@@ -112,7 +119,8 @@ impl Access for SqlStore {
         .bind(now.0)
         .fetch_optional(&self.writer)
         .await?;
-        row.map(User::from).ok_or_else(|| StoreError::Conflict(format!("{email} has an account already")))
+        row.map(User::from)
+            .ok_or_else(|| StoreError::Conflict(format!("{email} has an account already")))
     }
 
     async fn user_by_email(&self, email: &str) -> Result<Option<User>> {

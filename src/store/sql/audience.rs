@@ -10,9 +10,9 @@ use crate::domain::contact::{Contact, ContactStatus, List, Suppression, Suppress
 use crate::domain::id::ListId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
+use crate::store::Result;
 use crate::store::audience::Audience;
 use crate::store::reports::Slice;
-use crate::store::Result;
 
 #[derive(sqlx::FromRow)]
 struct ContactRow {
@@ -29,8 +29,15 @@ impl ContactRow {
         Ok(Contact {
             email: self.email,
             name: self.name,
-            data: self.data.as_deref().map_or(Ok(serde_json::Map::new()), |d| from_json("contacts.data", d))?,
-            status: if self.status == "subscribed" { ContactStatus::Subscribed } else { ContactStatus::Unsubscribed },
+            data: self
+                .data
+                .as_deref()
+                .map_or(Ok(serde_json::Map::new()), |d| from_json("contacts.data", d))?,
+            status: if self.status == "subscribed" {
+                ContactStatus::Subscribed
+            } else {
+                ContactStatus::Unsubscribed
+            },
             subscribed_at: Timestamp(self.subscribed_at),
         })
     }
@@ -211,7 +218,9 @@ impl Audience for SqlStore {
                 .await?
             }
         };
-        let next = cut(&mut rows, limit).then(|| rows.last().map(|r| r.sort_key.clone())).flatten();
+        let next = cut(&mut rows, limit)
+            .then(|| rows.last().map(|r| r.sort_key.clone()))
+            .flatten();
         let rows = rows.into_iter().map(ContactRow::into_contact).collect::<Result<_>>()?;
         Ok(Slice { rows, next })
     }
@@ -304,8 +313,13 @@ impl Audience for SqlStore {
         .bind(limit + 1)
         .fetch_all(&self.reader)
         .await?;
-        let next = cut(&mut rows, limit).then(|| rows.last().map(|r| r.address.clone())).flatten();
-        Ok(Slice { rows: rows.into_iter().map(Suppression::from).collect(), next })
+        let next = cut(&mut rows, limit)
+            .then(|| rows.last().map(|r| r.address.clone()))
+            .flatten();
+        Ok(Slice {
+            rows: rows.into_iter().map(Suppression::from).collect(),
+            next,
+        })
     }
 
     async fn suppression(&self, normalised: &str) -> Result<Option<Suppression>> {

@@ -52,7 +52,11 @@ impl Delivery for SqlStore {
             letter: from_json("letters.letter", &row.letter)?,
             date: Timestamp(row.send_at.unwrap_or(row.created_at)),
             expires_at: row.expires_at.map(Timestamp),
-            on_uncertain: if row.on_uncertain == "hold" { OnUncertain::Hold } else { OnUncertain::Resend },
+            on_uncertain: if row.on_uncertain == "hold" {
+                OnUncertain::Hold
+            } else {
+                OnUncertain::Resend
+            },
         })
     }
 
@@ -84,7 +88,10 @@ impl Delivery for SqlStore {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(ChunkWork { chunk: Chunk { recipients }, earlier })
+        Ok(ChunkWork {
+            chunk: Chunk { recipients },
+            earlier,
+        })
     }
 
     async fn suppressed_among(&self, addresses: &[String]) -> Result<HashSet<String>> {
@@ -211,19 +218,32 @@ impl SqlStore {
         let mut tx = self.begin().await?;
         let acked = move_jobs(&mut tx, batch, now).await?;
         let held = || batch.iter().filter(|p| acked.contains_key(&p.lease));
-        let lines: Vec<MessageLine> =
-            held().flat_map(|p| p.settled.iter().map(|s| MessageLine::of(p.lease, s))).collect();
+        let lines: Vec<MessageLine> = held()
+            .flat_map(|p| p.settled.iter().map(|s| MessageLine::of(p.lease, s)))
+            .collect();
         if !lines.is_empty() {
             write_messages(&mut tx, &to_json(&lines)).await?;
         }
         let tries: Vec<MessageLine> = held()
-            .flat_map(|p| p.settled.iter().filter(|s| deserves_row(s)).map(|s| MessageLine::of(p.lease, s)))
+            .flat_map(|p| {
+                p.settled
+                    .iter()
+                    .filter(|s| deserves_row(s))
+                    .map(|s| MessageLine::of(p.lease, s))
+            })
             .collect();
         if !tries.is_empty() {
             write_attempts(&mut tx, &to_json(&tries)).await?;
         }
         tx.commit().await?;
-        Ok(batch.iter().map(|p| acked.get(&p.lease).map_or(Ack::Fenced, |stop| Ack::Durable { stop: *stop })).collect())
+        Ok(batch
+            .iter()
+            .map(|p| {
+                acked
+                    .get(&p.lease)
+                    .map_or(Ack::Fenced, |stop| Ack::Durable { stop: *stop })
+            })
+            .collect())
     }
 }
 

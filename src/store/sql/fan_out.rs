@@ -119,8 +119,10 @@ impl SqlStore {
     }
 
     async fn try_fan_out_next(&self, lease: Lease, step: &FanOutStep, now: Timestamp) -> Result<Option<Stop>> {
-        let (first, last) =
-            step.chunk.key_range().ok_or_else(|| StoreError::Refused("a chunk without recipients".to_owned()))?;
+        let (first, last) = step
+            .chunk
+            .key_range()
+            .ok_or_else(|| StoreError::Refused("a chunk without recipients".to_owned()))?;
         let mut tx = self.begin().await?;
         let standing = lock_broadcast_of(&mut tx, lease.job_id).await?;
         let (priority, stop) = move_cursor(&mut tx, lease, &step.cursor, now).await?;
@@ -273,5 +275,10 @@ async fn insert_deliver_job(
 }
 
 fn json_ordinals(ordinals: &[u16]) -> String {
-    to_json(&ordinals.iter().map(|o| serde_json::json!({ "o": o })).collect::<Vec<_>>())
+    to_json(
+        &ordinals
+            .iter()
+            .map(|o| serde_json::json!({ "o": o }))
+            .collect::<Vec<_>>(),
+    )
 }

@@ -18,7 +18,11 @@ struct ReplayRow {
 
 impl From<ReplayRow> for Replay {
     fn from(row: ReplayRow) -> Self {
-        Replay { broadcast_id: row.broadcast_id, body_hash: row.body_hash, answer: row.answer }
+        Replay {
+            broadcast_id: row.broadcast_id,
+            body_hash: row.body_hash,
+            answer: row.answer,
+        }
     }
 }
 
@@ -28,8 +32,11 @@ const FIND_REPLAY: &str = "-- find_replay
 #[async_trait]
 impl Intake for SqlStore {
     async fn find_replay(&self, owner: &str, key: &str) -> Result<Option<Replay>> {
-        let row: Option<ReplayRow> =
-            sqlx::query_as(FIND_REPLAY).bind(owner).bind(key).fetch_optional(&self.reader).await?;
+        let row: Option<ReplayRow> = sqlx::query_as(FIND_REPLAY)
+            .bind(owner)
+            .bind(key)
+            .fetch_optional(&self.reader)
+            .await?;
         Ok(row.map(Replay::from))
     }
 
@@ -115,8 +122,11 @@ async fn claim_key(
     if taken.rows_affected() == 1 {
         return Ok(None);
     }
-    let row: ReplayRow =
-        sqlx::query_as(FIND_REPLAY).bind(&claim.owner).bind(&claim.key).fetch_one(&mut *tx).await?;
+    let row: ReplayRow = sqlx::query_as(FIND_REPLAY)
+        .bind(&claim.owner)
+        .bind(&claim.key)
+        .fetch_one(&mut *tx)
+        .await?;
     Ok(Some(row.into()))
 }
 

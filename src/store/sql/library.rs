@@ -96,8 +96,9 @@ impl Library for SqlStore {
     }
 
     async fn templates(&self) -> Result<Vec<Template>> {
-        let rows: Vec<TemplateRow> =
-            sqlx::query_as("-- templates\n SELECT * FROM templates ORDER BY name, id").fetch_all(&self.reader).await?;
+        let rows: Vec<TemplateRow> = sqlx::query_as("-- templates\n SELECT * FROM templates ORDER BY name, id")
+            .fetch_all(&self.reader)
+            .await?;
         rows.into_iter().map(TemplateRow::into_template).collect()
     }
 
@@ -148,8 +149,9 @@ impl Library for SqlStore {
     }
 
     async fn campaigns(&self) -> Result<Vec<Campaign>> {
-        let rows: Vec<CampaignRow> =
-            sqlx::query_as("-- campaigns\n SELECT * FROM campaigns ORDER BY id DESC").fetch_all(&self.reader).await?;
+        let rows: Vec<CampaignRow> = sqlx::query_as("-- campaigns\n SELECT * FROM campaigns ORDER BY id DESC")
+            .fetch_all(&self.reader)
+            .await?;
         rows.into_iter().map(CampaignRow::into_campaign).collect()
     }
 

@@ -39,7 +39,12 @@ pub struct SqlStore {
 
 impl SqlStore {
     pub fn new(writer: Pool<Db>, reader: Pool<Db>, heart: Pool<Db>, wake: watch::Sender<u64>) -> Self {
-        Self { writer, reader, heart, wake }
+        Self {
+            writer,
+            reader,
+            heart,
+            wake,
+        }
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Db>> {

@@ -27,7 +27,10 @@ struct ClaimedRow {
 impl ClaimedRow {
     fn into_claimed(self, kind: JobKind) -> Result<Claimed> {
         Ok(Claimed {
-            lease: Lease { job_id: self.id, epoch: self.epoch },
+            lease: Lease {
+                job_id: self.id,
+                epoch: self.epoch,
+            },
             broadcast_id: parsed("jobs.broadcast_id", &self.broadcast_id)?,
             kind,
             seq: self.seq,
@@ -99,7 +102,11 @@ impl Queue for SqlStore {
         .bind(now.0)
         .execute(&self.writer)
         .await?;
-        if done.rows_affected() == 0 { Err(StoreError::LeaseLost) } else { Ok(()) }
+        if done.rows_affected() == 0 {
+            Err(StoreError::LeaseLost)
+        } else {
+            Ok(())
+        }
     }
 
     async fn control(&self, id: &BroadcastId, wish: &Wish, now: Timestamp) -> Result<()> {
@@ -290,10 +297,12 @@ async fn resume(tx: &mut Connection, id: &BroadcastId, now: Timestamp) -> Result
 /// canceled. Two kinds of job still need an owner to wind them up: a running one, and one whose last owner
 /// died with messages on the wire, which are in doubt and must not be shown as canceled.
 async fn cancel(tx: &mut Connection, id: &BroadcastId, now: Timestamp) -> Result<()> {
-    sqlx::query("-- cancel_broadcast\n UPDATE broadcasts SET status = 'canceled', paused = 0, reason = NULL WHERE id = $1")
-        .bind(id.as_str())
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "-- cancel_broadcast\n UPDATE broadcasts SET status = 'canceled', paused = 0, reason = NULL WHERE id = $1",
+    )
+    .bind(id.as_str())
+    .execute(&mut *tx)
+    .await?;
     let over = sqlx::query(
         "-- cancel_jobs
         UPDATE jobs SET state = 'canceled', finished_at = $2

@@ -140,7 +140,9 @@ struct JobRow {
 #[async_trait]
 impl Reports for SqlStore {
     async fn ready(&self) -> Result<()> {
-        sqlx::query("-- ready\n SELECT id, flagged FROM jobs LIMIT 1").fetch_optional(&self.reader).await?;
+        sqlx::query("-- ready\n SELECT id, flagged FROM jobs LIMIT 1")
+            .fetch_optional(&self.reader)
+            .await?;
         Ok(())
     }
 
@@ -161,8 +163,13 @@ impl Reports for SqlStore {
         .bind(limit + 1)
         .fetch_all(&self.reader)
         .await?;
-        let next = cut(&mut rows, limit).then(|| rows.last().map(|r| r.id.clone())).flatten();
-        Ok(Slice { rows: self.with_counts(rows).await?, next })
+        let next = cut(&mut rows, limit)
+            .then(|| rows.last().map(|r| r.id.clone()))
+            .flatten();
+        Ok(Slice {
+            rows: self.with_counts(rows).await?,
+            next,
+        })
     }
 
     async fn rate(&self, id: &BroadcastId, now: Timestamp) -> Result<Rate> {
@@ -183,7 +190,10 @@ impl Reports for SqlStore {
         .bind(id.as_str())
         .fetch_one(&self.reader)
         .await?;
-        Ok(Rate { per_sec: pace(&rows, window_start, now.0), possible_duplicates })
+        Ok(Rate {
+            per_sec: pace(&rows, window_start, now.0),
+            possible_duplicates,
+        })
     }
 
     async fn messages(
@@ -214,8 +224,14 @@ impl Reports for SqlStore {
             }
         }
         let more = cut(&mut found, limit);
-        let next = found.last().filter(|_| more).map(|(seq, view)| format!("{seq}.{}", view.id.ordinal));
-        Ok(Slice { rows: found.into_iter().map(|(_, view)| view).collect(), next })
+        let next = found
+            .last()
+            .filter(|_| more)
+            .map(|(seq, view)| format!("{seq}.{}", view.id.ordinal));
+        Ok(Slice {
+            rows: found.into_iter().map(|(_, view)| view).collect(),
+            next,
+        })
     }
 
     async fn message_to(&self, id: &BroadcastId, normalised: &str) -> Result<Option<MessageView>> {
@@ -412,8 +428,7 @@ impl SqlStore {
         .bind(json_texts(rows.iter().map(|r| r.id.as_str())))
         .fetch_all(&self.reader)
         .await?;
-        let mut by_id: HashMap<String, CountsRow> =
-            counted.into_iter().map(|c| (c.broadcast_id.clone(), c)).collect();
+        let mut by_id: HashMap<String, CountsRow> = counted.into_iter().map(|c| (c.broadcast_id.clone(), c)).collect();
         rows.into_iter().map(|row| row_to_broadcast(&mut by_id, row)).collect()
     }
 
@@ -461,7 +476,9 @@ impl SqlStore {
     }
 
     async fn view_at(&self, chunk: &OpenedRow, recipients: &[Recipient], place: u16) -> Result<Option<MessageView>> {
-        let Some(recipient) = recipients.get(usize::from(place)) else { return Ok(None) };
+        let Some(recipient) = recipients.get(usize::from(place)) else {
+            return Ok(None);
+        };
         let row: Option<MessageRow> = sqlx::query_as(
             "-- message_row
             SELECT m.ordinal, m.status, m.attempts, m.possible_duplicate, m.code, m.enhanced, m.reply, m.class,
@@ -490,7 +507,10 @@ impl OpenedRow {
         };
         let canceled = self.state == "canceled" && !stored.is_final();
         let mut view = MessageView {
-            id: MessageId { job_id: self.id, ordinal },
+            id: MessageId {
+                job_id: self.id,
+                ordinal,
+            },
             broadcast_id: parsed("jobs.broadcast_id", &self.broadcast_id)?,
             email: recipient.email.to_string(),
             name: recipient.name.as_deref().map(ToOwned::to_owned),
@@ -510,7 +530,10 @@ impl OpenedRow {
             view.class = row.class;
             view.relay = row.relay;
             view.at = Some(Timestamp(row.at));
-            view.next_at = row.next_at.filter(|_| view.status == MessageStatus::Deferred).map(Timestamp);
+            view.next_at = row
+                .next_at
+                .filter(|_| view.status == MessageStatus::Deferred)
+                .map(Timestamp);
         }
         Ok(view)
     }
@@ -527,14 +550,29 @@ fn row_to_broadcast(by_id: &mut HashMap<String, CountsRow>, row: BroadcastRow) -
         canceled: c.canceled,
         expired: c.expired,
     });
-    let received = Received { received: row.received, rejected: row.rejected, duplicates: row.duplicates };
+    let received = Received {
+        received: row.received,
+        rejected: row.rejected,
+        duplicates: row.duplicates,
+    };
     let status: BroadcastStatus = parsed("broadcasts.status", &row.status)?;
     // Recipients that do not stand in a chunk yet are queued, or canceled with their broadcast.
     let staged = received.accepted() - row.chunked;
-    counts.add(if status == BroadcastStatus::Canceled { MessageStatus::Canceled } else { MessageStatus::Queued }, staged);
+    counts.add(
+        if status == BroadcastStatus::Canceled {
+            MessageStatus::Canceled
+        } else {
+            MessageStatus::Queued
+        },
+        staged,
+    );
     Ok(Broadcast {
         id: parsed("broadcasts.id", &row.id)?,
-        status: if row.paused != 0 && !status.is_final() { BroadcastStatus::Paused } else { status },
+        status: if row.paused != 0 && !status.is_final() {
+            BroadcastStatus::Paused
+        } else {
+            status
+        },
         reason: row.reason,
         subject: row.subject,
         from_email: row.from_email,
@@ -543,7 +581,11 @@ fn row_to_broadcast(by_id: &mut HashMap<String, CountsRow>, row: BroadcastRow) -
         campaign_id: row.campaign_id,
         send_at: row.send_at.map(Timestamp),
         expires_at: row.expires_at.map(Timestamp),
-        on_uncertain: if row.on_uncertain == "hold" { OnUncertain::Hold } else { OnUncertain::Resend },
+        on_uncertain: if row.on_uncertain == "hold" {
+            OnUncertain::Hold
+        } else {
+            OnUncertain::Resend
+        },
         priority: Priority::from_rank(row.priority),
         tags: from_json("broadcasts.tags", &row.tags)?,
         metadata: from_json("broadcasts.metadata", &row.metadata)?,
@@ -571,7 +613,11 @@ fn pace(rows: &[PaceRow], window_start: i64, now: i64) -> f64 {
 }
 
 fn note(code: Option<i64>, enhanced: Option<String>, text: String) -> ReplyNote {
-    ReplyNote { code: code.and_then(|c| u16::try_from(c).ok()), enhanced, text }
+    ReplyNote {
+        code: code.and_then(|c| u16::try_from(c).ok()),
+        enhanced,
+        text,
+    }
 }
 
 fn parse_cursor(text: &str) -> (i64, i64) {

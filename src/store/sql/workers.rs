@@ -51,11 +51,12 @@ impl Workers for SqlStore {
         if alive.rows_affected() == 0 {
             return Ok(Heartbeat::Dead);
         }
-        let live_workers =
-            sqlx::query_scalar("-- live_workers\n SELECT COUNT(*) FROM workers WHERE state = 'live' AND lease_until >= $1")
-                .bind(now.0)
-                .fetch_one(&mut *heart)
-                .await?;
+        let live_workers = sqlx::query_scalar(
+            "-- live_workers\n SELECT COUNT(*) FROM workers WHERE state = 'live' AND lease_until >= $1",
+        )
+        .bind(now.0)
+        .fetch_one(&mut *heart)
+        .await?;
         Ok(Heartbeat::Alive { live_workers })
     }
 
@@ -119,5 +120,11 @@ async fn take_from_the_dead(tx: &mut Connection) -> Result<Vec<Rescued>> {
     .bind(DEATHS_MAX)
     .fetch_all(&mut *tx)
     .await?;
-    Ok(rows.into_iter().map(|(job_id, state)| Rescued { job_id, quarantined: state == "quarantined" }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|(job_id, state)| Rescued {
+            job_id,
+            quarantined: state == "quarantined",
+        })
+        .collect())
 }
