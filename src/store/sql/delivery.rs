@@ -229,12 +229,7 @@ impl SqlStore {
             write_messages(&mut tx, &to_json(&lines)).await?;
         }
         let tries: Vec<MessageLine> = held()
-            .flat_map(|p| {
-                p.settled
-                    .iter()
-                    .filter(|s| deserves_row(s))
-                    .map(|s| MessageLine::of(p.lease, s))
-            })
+            .flat_map(|p| p.settled.iter().filter_map(|s| attempt_line(p.lease, s)))
             .collect();
         if !tries.is_empty() {
             write_attempts(&mut tx, &to_json(&tries)).await?;
