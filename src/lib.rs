@@ -6,4 +6,7 @@
 
 pub mod domain;
 
+pub mod sink;
+pub mod smtp;
+
 pub mod clock;
