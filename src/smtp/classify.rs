@@ -349,7 +349,7 @@ mod tests {
             let texts = if rule.words.is_empty() { vec!["x".to_owned()] } else { words_of(rule) };
             let stage = match rule.at {
                 At::Only(stage) => stage,
-                At::Anywhere | At::AfterMail => Stage::Rcpt,
+                At::Anywhere | At::AfterMail => Stage::FinalDot,
             };
             let digit = if rule.digit == 0 { 5 } else { rule.digit };
             let code = rule.codes.last().copied().unwrap_or(u16::from(digit) * 100 + 50);
