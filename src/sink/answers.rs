@@ -43,7 +43,8 @@ impl Shared {
         if is_dead {
             return Some("550 5.1.1 no such user here\r\n");
         }
-        self.draw(options.defer_rate).then_some("451 4.3.0 busy, try again later\r\n")
+        self.draw(options.defer_rate)
+            .then_some("451 4.3.0 busy, try again later\r\n")
     }
 
     /// Whether something that happens at `rate` happens now.
@@ -77,7 +78,11 @@ mod tests {
     #[test]
     fn the_same_addresses_are_refused_each_time_at_the_rate_asked_for() {
         let refused = |seed| {
-            let options = SinkOptions { reject_rate: 0.1, seed, ..SinkOptions::default() };
+            let options = SinkOptions {
+                reject_rate: 0.1,
+                seed,
+                ..SinkOptions::default()
+            };
             let sink = Sink::new(options).unwrap();
             let is_refused = |n: &u32| matches!(sink.0.receive(&format!("a{n}@example.org")), Reception::Refuse(_));
             (0..10_000).filter(is_refused).collect::<Vec<u32>>()
@@ -90,9 +95,14 @@ mod tests {
 
     #[test]
     fn chance_follows_the_rate() {
-        let options = SinkOptions { defer_rate: 0.25, ..SinkOptions::default() };
+        let options = SinkOptions {
+            defer_rate: 0.25,
+            ..SinkOptions::default()
+        };
         let sink = Sink::new(options).unwrap();
-        let deferred = (0..10_000).filter(|_| matches!(sink.0.receive("a@example.org"), Reception::Refuse(_))).count();
+        let deferred = (0..10_000)
+            .filter(|_| matches!(sink.0.receive("a@example.org"), Reception::Refuse(_)))
+            .count();
         assert!((2_350..2_650).contains(&deferred), "{deferred}");
     }
 }

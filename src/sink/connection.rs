@@ -50,7 +50,9 @@ pub(super) async fn serve<S: SinkStream>(shared: Arc<Shared>, stream: S) {
             }
         }
         (Some(tls), _) => {
-            let Some((stream, session)) = Connection::new(&shared, stream, session.greet()).run().await else { return };
+            let Some((stream, session)) = Connection::new(&shared, stream, session.greet()).run().await else {
+                return;
+            };
             if let Ok(stream) = tls.accept(stream).await {
                 Connection::new(&shared, stream, session.encrypted()).run().await;
             }
@@ -72,7 +74,13 @@ struct Connection<'a, S> {
 impl<'a, S: SinkStream> Connection<'a, S> {
     fn new(shared: &'a Shared, stream: S, session: Session) -> Self {
         let outbox = Outbox::new(shared.options.latency);
-        Self { shared, stream, session, inbox: BytesMut::with_capacity(READ_LEN), outbox }
+        Self {
+            shared,
+            stream,
+            session,
+            inbox: BytesMut::with_capacity(READ_LEN),
+            outbox,
+        }
     }
 
     /// Serves until the end, or until the client asks for TLS: then the stream comes back.
@@ -82,7 +90,11 @@ impl<'a, S: SinkStream> Connection<'a, S> {
             let truth = self.session.take_truth();
             self.truth(&truth);
             let batch = self.session.take_batch();
-            let wrote = if batch.replies.is_empty() { Some(()) } else { self.send(batch).await };
+            let wrote = if batch.replies.is_empty() {
+                Some(())
+            } else {
+                self.send(batch).await
+            };
             wrote?;
             match step {
                 Step::Read => self.read().await?,
@@ -166,7 +178,11 @@ impl<'a, S: SinkStream> Connection<'a, S> {
         self.drain().await?;
         for byte in bytes {
             sleep(pause).await;
-            self.write(Batch { replies: vec![*byte], ..Batch::default() }).await?;
+            self.write(Batch {
+                replies: vec![*byte],
+                ..Batch::default()
+            })
+            .await?;
         }
         Some(())
     }

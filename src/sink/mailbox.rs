@@ -63,7 +63,14 @@ mod tests {
     use super::*;
 
     fn message(len: usize) -> Captured {
-        Captured { id: 0, at: Timestamp(0), connection: 1, from: String::new(), to: vec![], raw: vec![b'x'; len] }
+        Captured {
+            id: 0,
+            at: Timestamp(0),
+            connection: 1,
+            from: String::new(),
+            to: vec![],
+            raw: vec![b'x'; len],
+        }
     }
 
     #[test]

@@ -83,7 +83,14 @@ pub struct Extensions {
 impl Default for Extensions {
     fn default() -> Self {
         let size = Some(MESSAGE_LEN_MAX);
-        Self { pipelining: true, chunking: true, smtputf8: true, size, auth: "PLAIN LOGIN".into(), ehlo: true }
+        Self {
+            pipelining: true,
+            chunking: true,
+            smtputf8: true,
+            size,
+            auth: "PLAIN LOGIN".into(),
+            ehlo: true,
+        }
     }
 }
 
@@ -222,7 +229,10 @@ impl Sink {
         if !options.listen.ip().is_loopback() && !options.allow_outside {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("the capture relay takes mail from anybody and listens on loopback only, not on {}", options.listen),
+                format!(
+                    "the capture relay takes mail from anybody and listens on loopback only, not on {}",
+                    options.listen
+                ),
             ));
         }
         let listener = TcpListener::bind(options.listen).await?;
@@ -230,7 +240,12 @@ impl Sink {
         let sink = Self::new(options)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(accept(sink.clone(), listener, stop.clone(), tasks.clone()));
-        Ok(SinkHandle { sink, addr, tasks, stop: stop.drop_guard() })
+        Ok(SinkHandle {
+            sink,
+            addr,
+            tasks,
+            stop: stop.drop_guard(),
+        })
     }
 
     /// Serves one connection until it ends.
@@ -325,7 +340,8 @@ async fn accept(sink: Sink, listener: TcpListener, stop: CancellationToken, task
 }
 
 fn acceptor(certificate: &SinkCertificate) -> io::Result<TlsAcceptor> {
-    let bad = |why: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("the certificate: {why}"));
+    let bad =
+        |why: &dyn std::fmt::Display| io::Error::new(io::ErrorKind::InvalidInput, format!("the certificate: {why}"));
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes()).collect();
     let chain = chain.map_err(|why| bad(&why))?;
     let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|why| bad(&why))?;

@@ -20,7 +20,10 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub fn new(latency: Duration) -> Self {
-        Self { latency, queue: VecDeque::new() }
+        Self {
+            latency,
+            queue: VecDeque::new(),
+        }
     }
 
     pub fn is_instant(&self) -> bool {

@@ -64,7 +64,12 @@ impl Script {
     }
 
     fn with(mut self, at: At, skips: u32, times: u32, act: Act) -> Self {
-        let exception = Exception { at, act, skips_left: skips.into(), times_left: times.into() };
+        let exception = Exception {
+            at,
+            act,
+            skips_left: skips.into(),
+            times_left: times.into(),
+        };
         self.0.push(Arc::new(exception));
         self
     }
@@ -77,10 +82,16 @@ impl Script {
 impl Exception {
     fn take(&self) -> Option<Act> {
         let one_less = |n: u32| n.checked_sub(1);
-        if self.skips_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+        if self
+            .skips_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
+        {
             return None;
         }
-        let used = self.times_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        let used = self
+            .times_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
         used.is_ok().then(|| self.act.clone())
     }
 }

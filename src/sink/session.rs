@@ -98,11 +98,17 @@ impl Session {
 
     /// After STARTTLS everything begins again (RFC 3207 4.2).
     pub fn encrypted(self) -> Self {
-        Self { is_tls: true, ..Self::new(self.shared, self.id) }
+        Self {
+            is_tls: true,
+            ..Self::new(self.shared, self.id)
+        }
     }
 
     pub fn take_batch(&mut self) -> Batch {
-        Batch { replies: std::mem::take(&mut self.replies), truth_after: std::mem::take(&mut self.truth_after) }
+        Batch {
+            replies: std::mem::take(&mut self.replies),
+            truth_after: std::mem::take(&mut self.truth_after),
+        }
     }
 
     pub fn take_truth(&mut self) -> Vec<u8> {
@@ -208,7 +214,11 @@ impl Session {
         offer(true, "ENHANCEDSTATUSCODES");
         let last = lines.len() - 1;
         let mark = |n| if n == last { ' ' } else { '-' };
-        let reply: String = lines.iter().enumerate().map(|(n, l)| format!("250{}{l}\r\n", mark(n))).collect();
+        let reply: String = lines
+            .iter()
+            .enumerate()
+            .map(|(n, l)| format!("250{}{l}\r\n", mark(n)))
+            .collect();
         if self.answer(At::Ehlo, &reply) == b'2' {
             self.is_greeted = true;
             self.forget();
@@ -255,14 +265,22 @@ impl Session {
     fn check_login(&mut self, user: String, password: String) {
         self.mode = Mode::Command;
         let is_right = self.shared.options.require_auth.as_ref() == Some(&(user, password));
-        let reply = if is_right { "235 2.7.0 welcome\r\n" } else { "535 5.7.8 wrong user or password\r\n" };
-        if self.answer(At::Auth, reply) == b'2' {
-            self.is_authenticated = true;
+        let reply = if is_right {
+            "235 2.7.0 welcome\r\n"
+        } else {
+            "535 5.7.8 wrong user or password\r\n"
+        };
+        match self.answer(At::Auth, reply) {
+            b'2' => self.is_authenticated = true,
+            b'3' => self.mode = Mode::AuthPlain,
+            _ => {}
         }
     }
 
     fn mail(&mut self, rest: &str) {
-        let size = parameter(rest, "SIZE").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        let size = parameter(rest, "SIZE")
+            .and_then(|n| n.parse::<usize>().ok())
+            .unwrap_or(0);
         let reply = match path(rest, "FROM:") {
             _ if !self.is_greeted => "503 5.5.1 say EHLO first\r\n",
             _ if !self.is_authenticated => "530 5.7.0 Authentication required\r\n",
@@ -381,7 +399,9 @@ impl Session {
 }
 
 fn decoded(base64: &str) -> String {
-    STANDARD.decode(base64).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    STANDARD
+        .decode(base64)
+        .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The address in `FROM:<address> parameters`.
@@ -394,6 +414,8 @@ fn path(rest: &str, keyword: &str) -> Option<String> {
 
 fn parameter<'a>(rest: &'a str, name: &str) -> Option<&'a str> {
     let parameters = rest.rsplit_once('>')?.1;
-    parameters.split_ascii_whitespace().find_map(|p| p.split_once('=').filter(|(n, _)| n.eq_ignore_ascii_case(name)))
+    parameters
+        .split_ascii_whitespace()
+        .find_map(|p| p.split_once('=').filter(|(n, _)| n.eq_ignore_ascii_case(name)))
         .map(|(_, value)| value)
 }

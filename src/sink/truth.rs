@@ -44,7 +44,9 @@ impl Truth {
     /// Writes whole lines at once, in the calling task: a log that may lag behind proves nothing.
     pub fn write(&self, lines: &[u8]) {
         if !lines.is_empty() {
-            locked(&self.0).write_all(lines).expect("a ground truth with holes is worse than none");
+            locked(&self.0)
+                .write_all(lines)
+                .expect("a ground truth with holes is worse than none");
         }
     }
 }
@@ -57,7 +59,10 @@ pub(super) fn message_id(raw: &[u8]) -> Option<String> {
         if line.is_empty() {
             break;
         }
-        if line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME.as_bytes())) {
+        if line
+            .get(..NAME.len())
+            .is_some_and(|name| name.eq_ignore_ascii_case(NAME.as_bytes()))
+        {
             return Some(String::from_utf8_lossy(&line[NAME.len()..]).trim().to_owned());
         }
     }

@@ -25,7 +25,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     if !wire.is_tls() && !relay.is_loopback() {
-        return Err(Cause::Unsupported("the password is not sent without TLS; use tls=starttls or tls=implicit".into()));
+        return Err(Cause::Unsupported(
+            "the password is not sent without TLS; use tls=starttls or tls=implicit".into(),
+        ));
     }
     let limit = relay.timeouts.auth;
     let reply = match (offers.auth_plain, offers.auth_login) {
@@ -33,7 +35,11 @@ where
             let proof = STANDARD.encode(format!("\0{}\0{}", credentials.user, credentials.password));
             let reply = command(wire, &format!("AUTH PLAIN {proof}"), limit).await?;
             // Some servers overlook the initial response and ask for it.
-            if reply.code == 334 { command(wire, &proof, limit).await? } else { reply }
+            if reply.code == 334 {
+                command(wire, &proof, limit).await?
+            } else {
+                reply
+            }
         }
         (false, true) => login(wire, credentials, limit).await?,
         (false, false) => {

@@ -240,7 +240,10 @@ fn credentials(url: &Url) -> Result<Option<Credentials>, String> {
         _ => Err(format!("the relay URL's {what} is empty or not text; write special characters as %XX")),
     };
     let password = plain(password.unwrap_or(""), "password")?;
-    Ok(Some(Credentials { user: plain(user, "user name")?, password }))
+    Ok(Some(Credentials {
+        user: plain(user, "user name")?,
+        password,
+    }))
 }
 
 fn tls_mode(value: &str) -> Result<TlsMode, String> {
@@ -255,10 +258,7 @@ fn tls_mode(value: &str) -> Result<TlsMode, String> {
 fn whole_number(key: &str, value: &str, most: u32) -> Result<u32, String> {
     match value.parse() {
         Ok(n) if (1..=most).contains(&n) => Ok(n),
-        _ => Err(format!(
-            "the relay URL's {key} is '{}'; use a whole number from 1 to {most}",
-            value.escape_debug()
-        )),
+        _ => Err(format!("the relay URL's {key} is '{}'; use a whole number from 1 to {most}", value.escape_debug())),
     }
 }
 

@@ -92,7 +92,11 @@ impl Failure {
     /// A failure before any end of data.
     #[must_use]
     pub fn new(stage: Stage, cause: Cause) -> Self {
-        Self { stage, cause, end_of_data_written: false }
+        Self {
+            stage,
+            cause,
+            end_of_data_written: false,
+        }
     }
 
     /// As it is kept and shown: the reply, or what happened instead of one.
@@ -100,7 +104,10 @@ impl Failure {
     pub fn note(&self) -> ReplyNote {
         match &self.cause {
             Cause::Reply(reply) => reply.note(),
-            _ => ReplyNote { text: clip(&self.to_string(), REPLY_TEXT_MAX), ..ReplyNote::default() },
+            _ => ReplyNote {
+                text: clip(&self.to_string(), REPLY_TEXT_MAX),
+                ..ReplyNote::default()
+            },
         }
     }
 }

@@ -116,18 +116,25 @@ where
     let limits = &relay.timeouts;
     let mut wire = Wire::new(stream);
     if relay.tls == TlsMode::Implicit {
-        wire = wire.into_tls(tls, &relay.host, limits.banner).await.map_err(at(Stage::StartTls))?;
+        wire = wire
+            .into_tls(tls, &relay.host, limits.banner)
+            .await
+            .map_err(at(Stage::StartTls))?;
     }
     let banner = wire.reply(limits.banner).await.map_err(at(Stage::Banner))?;
     accepted(banner).map_err(at(Stage::Banner))?;
     let mut offers = ehlo(&mut wire, helo, limits.ehlo).await.map_err(at(Stage::Ehlo))?;
     if relay.tls == TlsMode::StartTls {
-        wire = start_tls(wire, relay, tls, &offers).await.map_err(at(Stage::StartTls))?;
+        wire = start_tls(wire, relay, tls, &offers)
+            .await
+            .map_err(at(Stage::StartTls))?;
         // What the relay offered in clear may have been changed on the way (RFC 3207 4.2).
         offers = ehlo(&mut wire, helo, limits.ehlo).await.map_err(at(Stage::Ehlo))?;
     }
     if let Some(credentials) = &relay.credentials {
-        auth::authenticate(&mut wire, relay, credentials, &offers).await.map_err(at(Stage::Auth))?;
+        auth::authenticate(&mut wire, relay, credentials, &offers)
+            .await
+            .map_err(at(Stage::Auth))?;
     }
     Ok((wire, offers))
 }
@@ -171,7 +178,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     wire.expect_silence().await?;
-    wire.write(format!("{line}\r\n").as_bytes(), limit).await.map_err(|not| not.cause)?;
+    wire.write(format!("{line}\r\n").as_bytes(), limit)
+        .await
+        .map_err(|not| not.cause)?;
     wire.reply(limit).await
 }
 

@@ -41,7 +41,10 @@ impl Pace {
     /// `None` is no limit.
     #[must_use]
     pub fn new(rate_per_sec: Option<f64>) -> Self {
-        Self { current: RwLock::new(Current::of(rate_per_sec)), turn: tokio::sync::Mutex::new(()) }
+        Self {
+            current: RwLock::new(Current::of(rate_per_sec)),
+            turn: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// Waits until one message may go, and takes its permit. First come, first served.
@@ -64,7 +67,9 @@ impl Pace {
         let Some(limiter) = self.limiter() else { return Ok(()) };
         limiter.check().map_err(|not_until| {
             // A timer never fires early and seldom exactly: a millisecond is its grain.
-            not_until.wait_time_from(limiter.clock().now()).max(Duration::from_millis(1))
+            not_until
+                .wait_time_from(limiter.clock().now())
+                .max(Duration::from_millis(1))
         })
     }
 
@@ -84,7 +89,11 @@ impl Pace {
     }
 
     fn limiter(&self) -> Option<Arc<Limiter>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).limiter.clone()
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .limiter
+            .clone()
     }
 }
 
@@ -101,7 +110,9 @@ fn limiter(rate_per_sec: f64) -> Limiter {
     let period = Duration::from_secs_f64(1.0 / rate).max(Duration::from_nanos(1));
     let in_burst = u32::try_from(BURST.as_nanos() / period.as_nanos()).unwrap_or(u32::MAX);
     let burst = NonZeroU32::new(in_burst).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(period).expect("the period is not zero").allow_burst(burst);
+    let quota = Quota::with_period(period)
+        .expect("the period is not zero")
+        .allow_burst(burst);
     RateLimiter::direct_with_clock(quota, TokioClock { start: Instant::now() })
 }
 
@@ -143,7 +154,10 @@ mod tests {
         }
         assert!((1990..=2012).contains(&at.len()), "{} in ten seconds", at.len());
         for (n, from) in at.iter().enumerate() {
-            let in_window = at[n..].iter().take_while(|t| **t < *from + Duration::from_secs(1)).count();
+            let in_window = at[n..]
+                .iter()
+                .take_while(|t| **t < *from + Duration::from_secs(1))
+                .count();
             assert!(in_window <= 210, "{in_window} in the second from {from:?}");
         }
     }

@@ -88,7 +88,14 @@ impl Enhanced {
         if numbers.next().is_some() || class != u16::from(digit) {
             return None;
         }
-        Some((Self { class: digit, subject, detail }, rest))
+        Some((
+            Self {
+                class: digit,
+                subject,
+                detail,
+            },
+            rest,
+        ))
     }
 }
 
@@ -128,7 +135,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Reply, usize)>, String> {
             return Err(format!("a reply of more than {REPLY_LEN_MAX} bytes"));
         }
         let line = Line::parse(&rest[..len])?;
-        let whole = reply.get_or_insert_with(|| Reply { code: line.code, enhanced: None, text: String::new() });
+        let whole = reply.get_or_insert_with(|| Reply {
+            code: line.code,
+            enhanced: None,
+            text: String::new(),
+        });
         if whole.code != line.code {
             return Err(format!("one reply with two codes, {} and {}", whole.code, line.code));
         }
@@ -151,7 +162,9 @@ fn append(reply: &mut Reply, text: &str) {
     if !reply.text.is_empty() {
         reply.text.push('\n');
     }
-    reply.text.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+    reply
+        .text
+        .extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
 }
 
 struct Line {
@@ -170,14 +183,20 @@ impl Line {
         let [a @ b'2'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] = line else {
             return Err(not_a_reply());
         };
-        let code = [a, b, c].into_iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+        let code = [a, b, c]
+            .into_iter()
+            .fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
         let (is_last, text) = match rest {
             [] => (true, rest),
             [b' ', text @ ..] => (true, text),
             [b'-', text @ ..] => (false, text),
             _ => return Err(not_a_reply()),
         };
-        Ok(Self { code, is_last, text: String::from_utf8_lossy(text).trim_end().to_owned() })
+        Ok(Self {
+            code,
+            is_last,
+            text: String::from_utf8_lossy(text).trim_end().to_owned(),
+        })
     }
 }
 
@@ -212,7 +231,18 @@ mod tests {
 
     #[test]
     fn an_enhanced_code_counts_only_when_whole_and_of_the_same_class() {
-        for text in ["5.1", "5.1.1.1", "4.1.1", "5.1.", "5..1", "5.1.1234", "5.1.1x no", "x.1.1", "5.1.-1", "٥.1.1"] {
+        for text in [
+            "5.1",
+            "5.1.1.1",
+            "4.1.1",
+            "5.1.",
+            "5..1",
+            "5.1.1234",
+            "5.1.1x no",
+            "x.1.1",
+            "5.1.-1",
+            "٥.1.1",
+        ] {
             let reply = whole(format!("550 {text}\r\n").as_bytes());
             assert_eq!((reply.enhanced, reply.text.as_str()), (None, text));
         }
@@ -241,7 +271,9 @@ mod tests {
         assert!(parse(&long).unwrap_err().contains("line of more than"), "no newline needed to refuse it");
         let endless = b"250-x\r\n".repeat(LINES_MAX);
         assert!(parse(&endless).unwrap_err().contains("lines"));
-        let heavy = [b"250-".as_slice(), &vec![b'x'; LINE_LEN_MAX - 10], b"\r\n"].concat().repeat(17);
+        let heavy = [b"250-".as_slice(), &vec![b'x'; LINE_LEN_MAX - 10], b"\r\n"]
+            .concat()
+            .repeat(17);
         assert!(parse(&heavy).unwrap_err().contains("65536 bytes"));
     }
 

@@ -184,7 +184,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         };
         // Replies that do not fit the next message cast doubt on the one before: with one reply too
         // many in the line, what was read as the verdict may have been something else.
-        if let Some(Err(Failure { cause: Cause::Desync(what), .. })) = &next {
+        if let Some(Err(Failure {
+            cause: Cause::Desync(what),
+            ..
+        })) = &next
+        {
             this = Err(steps::after_end_of_data(Cause::Desync(what.clone())));
         }
         Finished { this, next }

@@ -39,7 +39,9 @@ impl TlsContext {
                 format!("no trusted certificates for relay {}: {why}; install the package ca-certificates", relay.name)
             })?)
         } else {
-            Arc::new(Unchecked { provider: Arc::clone(&provider) })
+            Arc::new(Unchecked {
+                provider: Arc::clone(&provider),
+            })
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -47,7 +49,9 @@ impl TlsContext {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(Self { connector: Some(TlsConnector::from(Arc::new(config))) })
+        Ok(Self {
+            connector: Some(TlsConnector::from(Arc::new(config))),
+        })
     }
 
     /// Performs the handshake and checks the certificate against `host`, a name or an address.
@@ -59,7 +63,8 @@ impl TlsContext {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let connector = self.connector.as_ref().ok_or("this relay was set up without TLS")?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name for a certificate"))?;
+        let name =
+            ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name for a certificate"))?;
         connector.connect(name, stream).await.map_err(|why| why.to_string())
     }
 }

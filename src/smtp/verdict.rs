@@ -57,7 +57,13 @@ impl Verdict {
 
     /// A verdict from which the others differ by what they name.
     const fn new(status: MessageStatus, class: &'static str, fault: Fault) -> Self {
-        Self { status, class, fault, keep_connection: false, ..Self::SENT }
+        Self {
+            status,
+            class,
+            fault,
+            keep_connection: false,
+            ..Self::SENT
+        }
     }
 }
 
@@ -88,7 +94,11 @@ pub fn verdict(failure: &Failure) -> Verdict {
             ..Verdict::new(Deferred, unsupported(failure.stage).as_str(), Fault::Relay)
         },
         Cause::Io(_) | Cause::Timeout(_) | Cause::Closed | Cause::Tls(_) | Cause::Desync(_) => {
-            let status = if failure.end_of_data_written { Uncertain } else { Deferred };
+            let status = if failure.end_of_data_written {
+                Uncertain
+            } else {
+                Deferred
+            };
             Verdict {
                 // From RCPT on it may be this message that breaks connections, and such a one must
                 // come to an end. Before, it cannot be.
@@ -133,7 +143,11 @@ fn refused(stage: Stage, reply: &Reply) -> Verdict {
     let class = classify(stage, reply);
     let fault = fault(class, stage, reply);
     let hard = reply.digit() == 5 && !is_about_the_dialogue(class);
-    let status = if hard { MessageStatus::Failed } else { MessageStatus::Deferred };
+    let status = if hard {
+        MessageStatus::Failed
+    } else {
+        MessageStatus::Deferred
+    };
     let before_the_message = stage == Stage::Mail && fault == Fault::Relay;
     let wait = match class {
         _ if hard => None,
@@ -226,7 +240,11 @@ mod tests {
 
     fn of_reply(stage: Stage, text: &str) -> Verdict {
         let end_of_data_written = stage == Stage::FinalDot;
-        verdict(&Failure { stage, cause: Cause::Reply(reply(text)), end_of_data_written })
+        verdict(&Failure {
+            stage,
+            cause: Cause::Reply(reply(text)),
+            end_of_data_written,
+        })
     }
 
     /// (stage, reply, status, class, fault, attempt counted, suppressed)
@@ -318,9 +336,20 @@ mod tests {
             Cause::Tls("bad record".into()),
         ];
         for cause in silent {
-            let after = Failure { stage: Stage::FinalDot, cause: cause.clone(), end_of_data_written: true };
+            let after = Failure {
+                stage: Stage::FinalDot,
+                cause: cause.clone(),
+                end_of_data_written: true,
+            };
             assert_eq!(verdict(&after).status, Uncertain, "{after}");
-            for stage in [Stage::Connect, Stage::Banner, Stage::Auth, Stage::Mail, Stage::Rcpt, Stage::Body] {
+            for stage in [
+                Stage::Connect,
+                Stage::Banner,
+                Stage::Auth,
+                Stage::Mail,
+                Stage::Rcpt,
+                Stage::Body,
+            ] {
                 let before = Failure::new(stage, cause.clone());
                 let v = verdict(&before);
                 assert_eq!((v.status, v.fault, v.keep_connection), (Deferred, Fault::Relay, false), "{before}");

@@ -35,7 +35,10 @@ pub(super) struct NotWritten {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream: Transport::Clear(stream), inbox: BytesMut::with_capacity(LINE_LEN_MAX) }
+        Self {
+            stream: Transport::Clear(stream),
+            inbox: BytesMut::with_capacity(LINE_LEN_MAX),
+        }
     }
 
     /// The same connection, encrypted.
@@ -48,9 +51,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
         let Transport::Clear(stream) = self.stream else {
             return Err(Cause::Tls("TLS within TLS".into()));
         };
-        let stream = timeout(limit, tls.connect(stream, host)).await.map_err(|_| Cause::Timeout(limit))?;
+        let stream = timeout(limit, tls.connect(stream, host))
+            .await
+            .map_err(|_| Cause::Timeout(limit))?;
         let stream = Transport::Tls(Box::new(stream.map_err(Cause::Tls)?));
-        Ok(Self { stream, inbox: self.inbox })
+        Ok(Self {
+            stream,
+            inbox: self.inbox,
+        })
     }
 
     pub fn is_tls(&self) -> bool {
@@ -68,14 +76,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
         if let Some(reply) = self.take_reply()? {
             return Ok(reply);
         }
-        timeout(limit, self.read_reply()).await.map_err(|_| Cause::Timeout(limit))?
+        timeout(limit, self.read_reply())
+            .await
+            .map_err(|_| Cause::Timeout(limit))?
     }
 
     async fn read_reply(&mut self) -> Result<Reply, Cause> {
         loop {
             self.inbox.reserve(LINE_LEN_MAX);
             let known = self.inbox.len();
-            if self.stream.read_buf(&mut self.inbox).await.map_err(|why| broken(&why))? == 0 {
+            if self
+                .stream
+                .read_buf(&mut self.inbox)
+                .await
+                .map_err(|why| broken(&why))?
+                == 0
+            {
                 return Err(Cause::Closed);
             }
             // Looking again is only worth it when a line has ended or grown too long.
@@ -147,9 +163,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
                 Ok(Err(why)) => {
                     // A TLS stream may have encrypted and sent a part of what it then fails to take.
                     let out_at_most = if self.is_tls() { block_end } else { taken };
-                    return Err(NotWritten { cause: broken(&why), out_at_most });
+                    return Err(NotWritten {
+                        cause: broken(&why),
+                        out_at_most,
+                    });
                 }
-                Err(_) => return Err(NotWritten { cause: Cause::Timeout(limit), out_at_most: taken }),
+                Err(_) => {
+                    return Err(NotWritten {
+                        cause: Cause::Timeout(limit),
+                        out_at_most: taken,
+                    });
+                }
             }
         }
         let flushed = timeout(limit, self.stream.flush()).await;
@@ -158,7 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
             Ok(Err(why)) => broken(&why),
             Err(_) => Cause::Timeout(limit),
         };
-        Err(NotWritten { cause, out_at_most: taken })
+        Err(NotWritten {
+            cause,
+            out_at_most: taken,
+        })
     }
 }
 

@@ -15,7 +15,10 @@ impl Session {
         self.keep(&inbox[..here]);
         inbox.advance(here);
         if here < left {
-            self.mode = Mode::Chunk { left: left - here, is_last };
+            self.mode = Mode::Chunk {
+                left: left - here,
+                is_last,
+            };
             return false;
         }
         self.mode = Mode::Command;
@@ -81,13 +84,20 @@ impl Session {
         };
         if is_dropped {
             self.record("decision", id.as_deref(), None);
-            self.next = Some(if self.wish == Some(Wish::StallAfterDot) { Step::Silence } else { Step::Close });
+            self.next = Some(if self.wish == Some(Wish::StallAfterDot) {
+                Step::Silence
+            } else {
+                Step::Close
+            });
             count(&self.shared.counters.taken_unanswered);
             self.capture();
         } else {
             let from = self.replies.len();
             let first = self.answer(At::Dot, &reply);
-            let code = self.replies.get(from..from + 3).and_then(|c| std::str::from_utf8(c).ok()?.parse().ok());
+            let code = self
+                .replies
+                .get(from..from + 3)
+                .and_then(|c| std::str::from_utf8(c).ok()?.parse().ok());
             self.record("decision", id.as_deref(), code);
             self.record("reply_flushed", id.as_deref(), code);
             if first == b'2' {
@@ -101,9 +111,20 @@ impl Session {
     fn record(&mut self, event: &'static str, message_id: Option<&str>, code: Option<u16>) {
         if self.shared.truth.is_some() {
             let at = self.shared.options.clock.now();
-            let event = Event { event, at, connection: self.id, message_id, rcpt: &self.to, code };
+            let event = Event {
+                event,
+                at,
+                connection: self.id,
+                message_id,
+                rcpt: &self.to,
+                code,
+            };
             let is_after = event.event == "reply_flushed";
-            event.append_to(if is_after { &mut self.truth_after } else { &mut self.truth_before });
+            event.append_to(if is_after {
+                &mut self.truth_after
+            } else {
+                &mut self.truth_before
+            });
         }
     }
 

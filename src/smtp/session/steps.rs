@@ -206,7 +206,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 }
 
 pub(super) fn after_end_of_data(cause: Cause) -> Failure {
-    Failure { stage: Stage::FinalDot, cause, end_of_data_written: true }
+    Failure {
+        stage: Stage::FinalDot,
+        cause,
+        end_of_data_written: true,
+    }
 }
 
 /// A refusal stays what it is when the connection ends after it, but not when its replies turn out
