@@ -81,7 +81,7 @@ pub struct Connection<S = TcpStream> {
     is_dead: bool,
     n_begun: u32,
     n_begun_max: u32,
-    n_answered: u32,
+    n_sent: u32,
     /// The write buffer, kept from message to message.
     out: Vec<u8>,
 }
@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             is_dead: false,
             n_begun: 0,
             n_begun_max,
-            n_answered: 0,
+            n_sent: 0,
             out: Vec::new(),
         })
     }
@@ -207,10 +207,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.n_begun < self.n_begun_max
     }
 
-    /// How many messages got a final reply, good or bad.
+    /// How many messages the relay took on this connection.
     #[must_use]
     pub fn messages_sent(&self) -> u32 {
-        self.n_answered
+        self.n_sent
     }
 
     /// Looks, without waiting, whether the relay left or said goodbye while nobody was looking.

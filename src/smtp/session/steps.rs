@@ -141,11 +141,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     fn judge_final(&mut self, reply: Result<Reply, Cause>, more_to_come: bool) -> Result<Reply, Cause> {
         let reply = reply?;
-        if reply.digit() == 3 || reply.code == 503 {
-            return Err(Cause::Desync(format!("{} to the end of data", reply.code)));
+        if reply.code == 503 {
+            return Err(Cause::Desync("503 to the end of data".into()));
         }
-        self.n_answered += 1;
         let reply = accepted(reply)?;
+        self.n_sent += 1;
         if !more_to_come && !self.wire.is_quiet() {
             self.is_dead = true;
             // "250 taken, 421 and goodbye" is in step. Everything else is a reply too many.

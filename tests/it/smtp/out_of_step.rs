@@ -2,9 +2,12 @@
 
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::sink::{Act, At, Script, SinkOptions};
-use hikyaku::smtp::Cause;
+use hikyaku::smtp::{Cause, Connection, RelayConfig, Stage, TlsContext, verdict};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{hand_over, hand_over_with_next, open, relay, start, status, with_script, without_pipelining};
+use super::{
+    BODY, envelope, hand_over, hand_over_with_next, open, relay, start, status, with_script, without_pipelining,
+};
 
 async fn with_and_without_pipelining(script: impl Fn() -> Script, check: impl AsyncFn(SinkOptions)) {
     check(with_script(script())).await;
@@ -111,4 +114,39 @@ async fn a_reply_split_into_bytes_is_one_reply() {
     let reply = hand_over(&mut connection, "anna@example.org").await.unwrap();
     assert_eq!(reply.text, "kept\nfor you");
     assert!(connection.is_usable());
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_relay_that_spoke_out_of_turn() {
+    for (spoken, is_goodbye) in [
+        ("421 4.4.2 idle for too long\r\n", true),
+        ("250 ok\r\n", false),
+        ("250", false),
+    ] {
+        let relay = RelayConfig::clear("127.0.0.1", 25);
+        let tls = TlsContext::new(&relay).unwrap();
+        let (ours, mut theirs) = tokio::io::duplex(4 * 1024);
+        theirs.write_all(b"220 hello\r\n").await.unwrap();
+        let server = tokio::spawn(async move {
+            let mut ehlo = [0; 64];
+            assert_ne!(theirs.read(&mut ehlo).await.unwrap(), 0);
+            theirs.write_all(b"250 hello\r\n").await.unwrap();
+            theirs
+        });
+        let mut connection = Connection::establish(ours, &relay, &tls, "test.example").await.unwrap();
+        let mut theirs = server.await.unwrap();
+        theirs.write_all(spoken.as_bytes()).await.unwrap();
+
+        let failure = connection
+            .begin(&envelope("anna@example.org"), BODY.len())
+            .await
+            .unwrap_err();
+        assert_eq!((failure.stage, verdict(&failure).counts_as_attempt), (Stage::Mail, false), "{spoken}");
+        assert_eq!(matches!(failure.cause, Cause::Reply(_)), is_goodbye, "{failure}");
+        assert!(!connection.is_usable());
+        drop(connection);
+        let mut sent = Vec::new();
+        theirs.read_to_end(&mut sent).await.unwrap();
+        assert_eq!(sent, b"", "{spoken}");
+    }
 }
