@@ -1,4 +1,4 @@
-//! 4. Compose: a broadcast's letter and a recipient → the bytes on the wire. Never twice per broadcast: what its
+//! Stage 4, compose: a broadcast's letter and a recipient → the bytes on the wire. Never twice per broadcast: what its
 //! messages have in common is prepared once and kept while chunks of it are at hand.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! 2. Fan-out: a broadcast's audience → chunks of 1,000. Never holds the audience in memory, never skips or
+//! Stage 2, fan-out: a broadcast's audience → chunks of 1,000. Never holds the audience in memory, never skips or
 //! repeats a recipient, wherever it is killed.
 //!
 //! Every source (a staged run, a list, all contacts) is a stream in the order of sort keys. Merging them

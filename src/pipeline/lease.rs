@@ -1,4 +1,4 @@
-//! 3. Lease: whether this worker may still act. Never trusts one clock: the wall clock may jump, and the
+//! Stage 3, lease: whether this worker may still act. Never trusts one clock: the wall clock may jump, and the
 //! monotonic one stands still while a machine sleeps, so both must agree that the lease holds.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! 6. Settle: outcomes and intents of all connections of a worker → one group commit. Never lets a connection
+//! Stage 6, settle: outcomes and intents of all connections of a worker → one group commit. Never lets a connection
 //! go on before what it learnt, and what it is about to do, are durable.
 //!
 //! While one commit runs, the next group gathers by itself: the slower the disk, the larger the groups.

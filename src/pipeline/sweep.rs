@@ -1,4 +1,4 @@
-//! 7. Sweep: what nobody owns is given back or removed. Never a leader's task: every step is idempotent, and any node
+//! Stage 7, sweep: what nobody owns is given back or removed. Never a leader's task: every step is idempotent, and any node
 //! may take it.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! 5. Deliver: messages of the chunks at hand → the relay, over this worker's connections. Each connection owns
+//! Stage 5, deliver: messages of the chunks at hand → the relay, over this worker's connections. Each connection owns
 //! its session, its message and nothing else; it asks for a permit before it takes a message, and it never
 //! writes an end of data before the intent, and the outcome before it, are durable.
 //!
