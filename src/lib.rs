@@ -8,7 +8,7 @@ pub mod domain;
 
 pub mod clock;
 
-pub mod store;
 pub mod pipeline;
+pub mod store;
 
 pub mod web;
