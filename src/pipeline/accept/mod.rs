@@ -47,11 +47,12 @@ pub use self::keys::{IdempotencyKey, KEY_CHARS_MAX};
 pub use self::order::{KNOWN, read_mailbox};
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 pub use self::read::{Format, HEAD_BYTES_MAX, Head};
-pub use self::wording::check as check_wording;
+pub use self::wording::{check as check_wording, in_words as template_problem};
 
 use self::keys::InFlight;
 use self::order::{Order, Wanted, Wording};
 use self::read::{Parsed, Reading, Shape};
+use self::run::Run;
 use self::staged::Staged;
 use crate::clock::Clock;
 use crate::domain::broadcast::{Audience, BroadcastStatus, NewBroadcast};
@@ -60,7 +61,7 @@ use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
 use crate::store::Store;
-use crate::store::intake::{Page, Replay};
+use crate::store::intake::Replay;
 
 /// Bodies that are read at the same time. Each has a thread while it streams, and a few runs in memory.
 pub const INTAKES_MAX: usize = 64;
@@ -183,8 +184,8 @@ impl Acceptor {
         staged: &mut Staged,
     ) -> Result<Checked, AcceptError> {
         let reading = self.reading(request.format, request.is_gzip, request.head.clone());
-        let parsed = read_aside(body, reading, RECIPIENTS, run::cut, async |pages: Vec<Page>| {
-            staged.stage(&pages, self.clock.now()).await
+        let parsed = read_aside(body, reading, RECIPIENTS, run::cut, async |run: Run| {
+            staged.stage(&run, self.clock.now()).await
         })
         .await?;
         let now = self.clock.now();
@@ -292,7 +293,7 @@ struct Checked {
     broadcast: NewBroadcast,
     dry_run: bool,
     /// Recipients that are not staged yet.
-    last_run: Option<Vec<Page>>,
+    last_run: Option<Run>,
     /// SHA-256 of the request, in hex.
     hash: String,
     now: Timestamp,
@@ -327,6 +328,8 @@ fn to_broadcast(receipt: &Receipt, order: Order, content: Content) -> NewBroadca
         metadata: order.metadata,
         received,
         rejected: receipt.rejected,
+        // Counted when the last run is staged.
+        duplicates: 0,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::domain::content::{Content, HEADERS_MAX, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
+use crate::mime::check_header;
 
 /// Most tags of a broadcast, and most characters of one.
 pub const TAGS_MAX: usize = 10;
@@ -335,7 +336,7 @@ fn headers(value: &Value) -> Result<Vec<(String, String)>, Fault> {
     pairs
         .into_iter()
         .map(|(place, name, v)| {
-            super::wording::check_header(&name, &v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
+            check_header(&name, &v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
             Ok((name, v))
         })
         .collect()

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::keys::IdempotencyKey;
 use super::problem::AcceptError;
+use super::run::Run;
 use super::{Checked, Taken, same_or_reused};
 use crate::domain::broadcast::Audience;
 use crate::domain::id::BroadcastId;
 use crate::domain::time::Timestamp;
-use crate::store::intake::{Accepted, IdempotencyClaim, Page};
+use crate::store::intake::{Accepted, IdempotencyClaim};
 use crate::store::{Store, StoreError};
 
 /// The staged runs of one request. Dropped without a word, they are discarded.
@@ -19,18 +20,26 @@ pub(super) struct Staged {
     id: BroadcastId,
     /// Runs that may be in the store.
     runs: i64,
+    /// Repeated addresses that were dropped from them.
+    duplicates: i64,
 }
 
 impl Staged {
     pub fn new(store: Arc<dyn Store>, id: BroadcastId) -> Self {
-        Self { store, id, runs: 0 }
+        Self {
+            store,
+            id,
+            runs: 0,
+            duplicates: 0,
+        }
     }
 
-    pub async fn stage(&mut self, pages: &[Page], now: Timestamp) -> Result<(), AcceptError> {
-        let run = self.runs;
+    pub async fn stage(&mut self, run: &Run, now: Timestamp) -> Result<(), AcceptError> {
+        let number = self.runs;
         // Counted first: when this future is dropped half way, the run may be there.
         self.runs += 1;
-        Ok(self.store.stage_run(&self.id, run, pages, now).await?)
+        self.duplicates += run.duplicates;
+        Ok(self.store.stage_run(&self.id, number, &run.pages, now).await?)
     }
 
     /// Makes the request durable.
@@ -40,8 +49,8 @@ impl Staged {
         key: Option<IdempotencyKey>,
         answer: String,
     ) -> Result<Taken, AcceptError> {
-        if let Some(pages) = &checked.last_run
-            && let Err(e) = self.stage(pages, checked.now).await
+        if let Some(run) = &checked.last_run
+            && let Err(e) = self.stage(run, checked.now).await
         {
             self.discard().await;
             return Err(e);
@@ -49,6 +58,7 @@ impl Staged {
         let mut broadcast = checked.broadcast;
         if let Audience::Inline { runs } = &mut broadcast.audience {
             *runs = self.runs;
+            broadcast.duplicates = self.duplicates;
         }
         let claim = key.map(|key| IdempotencyClaim {
             owner: key.owner,

@@ -1,28 +1,24 @@
 //! Checks the wording of a broadcast before anything is stored: a template that cannot be compiled must be known
 //! to the person who sends it, not to a worker an hour later.
 
-use super::problem::FieldProblem;
-use crate::domain::content::{Content, SOURCE_BYTES_MAX};
+use super::problem::{FieldProblem, member};
+use crate::domain::content::Content;
+use crate::template::{Newsletter, TemplateError};
 
-/// Compiles the sources, and points at the one that is wrong.
+/// Compiles the sources.
+///
+/// # Errors
+/// Points at the source that is wrong, with its line.
 pub fn check(content: &Content) -> Result<(), FieldProblem> {
-    for (name, source) in [("html", &content.html), ("text", &content.text)] {
-        let bytes = source.as_deref().map_or(0, str::len);
-        if bytes > SOURCE_BYTES_MAX {
-            let detail = format!("the {name} has {bytes} bytes; {SOURCE_BYTES_MAX} is the most");
-            return Err(FieldProblem::new(format!("#/{name}"), "too_long", detail));
-        }
-    }
-    Ok(())
+    Newsletter::compile(content).map(|_| ()).map_err(in_words)
 }
 
-/// Checks a custom header.
-pub(super) fn check_header(name: &str, value: &str) -> Result<(), String> {
-    if !name.to_ascii_lowercase().starts_with("x-") {
-        return Err(format!("the header {} cannot be set; use one that starts with X-", name.escape_debug()));
-    }
-    if value.chars().any(char::is_control) {
-        return Err("the value holds a control character such as a line break".to_owned());
-    }
-    Ok(())
+/// A template's error as a problem of the field that holds the source.
+#[must_use]
+pub fn in_words(e: TemplateError) -> FieldProblem {
+    let detail = match e.line {
+        Some(line) => format!("line {line} of the template: {}", e.problem),
+        None => e.problem.to_string(),
+    };
+    FieldProblem::new(member("#", e.part.as_str()), "invalid_template", detail)
 }
