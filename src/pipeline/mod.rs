@@ -14,7 +14,9 @@
 //! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want, and
 //! [`worker`] is the loop.
 
+pub mod accept;
 pub mod compose;
+pub mod control;
 pub mod deliver;
 pub mod fan_out;
 pub mod lease;
