@@ -137,6 +137,12 @@ impl Progress {
     pub fn show(&mut self, done: u64, total: u64, note: &str) {
         self.total = total;
         let text = self.text(done, note);
+        self.show_text(done, total, text);
+    }
+
+    /// As [`Progress::show`], with other words than the two numbers.
+    pub fn show_text(&mut self, done: u64, total: u64, text: String) {
+        self.total = total;
         match &self.bar {
             Some(bar) => {
                 bar.set_length(total.max(1));
@@ -145,6 +151,13 @@ impl Progress {
             }
             None if self.last_line.is_some_and(|at| at.elapsed() < PLAIN_LINE_EVERY) => {}
             None => self.line(text),
+        }
+    }
+
+    /// Takes the bar away, as for what only took a moment.
+    pub fn clear(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
         }
     }
 

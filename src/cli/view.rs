@@ -12,6 +12,7 @@ use super::terminal::{number, span};
 use crate::domain::broadcast::{Broadcast, BroadcastStatus};
 use crate::domain::counts::Counts;
 use crate::domain::message::MessageStatus;
+use crate::domain::time::Timestamp;
 use crate::store::reports::Rate;
 
 /// What is shown of a broadcast. Reads the API's JSON and ignores what it does not show.
@@ -33,7 +34,11 @@ pub struct View {
     #[serde(default)]
     pub rate_per_sec: Option<f64>,
     #[serde(default)]
+    pub possible_duplicates: i64,
+    #[serde(default)]
     pub created_at: Option<String>,
+    #[serde(default)]
+    pub started_at: Option<String>,
     #[serde(default)]
     pub send_at: Option<String>,
     #[serde(default)]
@@ -54,7 +59,9 @@ impl View {
             rejected: broadcast.received.rejected,
             duplicates: broadcast.received.duplicates,
             rate_per_sec: rate.map(|r| r.per_sec),
+            possible_duplicates: rate.map_or(0, |r| r.possible_duplicates),
             created_at: Some(broadcast.created_at.to_string()),
+            started_at: broadcast.started_at.map(|t| t.to_string()),
             send_at: broadcast.send_at.map(|t| t.to_string()),
             finished_at: broadcast.finished_at.map(|t| t.to_string()),
         }
@@ -78,12 +85,11 @@ impl View {
         self.counts.total().max(self.received - self.rejected - self.duplicates)
     }
 
-    /// What waits for a rate to divide it by.
+    /// Seconds from the start to the end, once it has ended.
     #[must_use]
-    pub fn eta_secs(&self) -> Option<f64> {
-        let rate = self.rate_per_sec.filter(|rate| *rate > 0.0)?;
-        let left = self.expected() - self.counts.settled();
-        (left > 0 && !self.is_final()).then(|| left as f64 / rate)
+    pub fn took_secs(&self) -> Option<f64> {
+        let [start, end] = [&self.started_at, &self.finished_at].map(|t| Timestamp::parse(t.as_deref()?).ok());
+        Some((end? - start?) as f64 / 1_000.0)
     }
 
     /// The exit code that tells how it ended: messages to suppressed addresses are not sent on purpose, all others on no purpose.

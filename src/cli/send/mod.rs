@@ -196,7 +196,7 @@ async fn post(
             progress.clear();
         }
         // A file that cannot be read explains a request that broke off; the server's words would not.
-        reader.finish().await?;
+        reader.finish(answer.is_ok()).await?;
         let again = match &answer {
             Err(ApiError::Unreachable(_) | ApiError::Unavailable(_)) => true,
             Err(ApiError::Refused(_, problem)) => problem.code == "idempotency_key_in_flight",

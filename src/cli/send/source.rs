@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
@@ -20,6 +21,8 @@ use super::super::terminal::{note, plural};
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that may wait for the network before the reading waits too.
 const PIECES_WAITING: usize = 4;
+/// How long the reading thread has to say why it broke a request off.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Rows that are named when they were left out; the first ones tell the pattern.
 const SKIPPED_SHOWN: usize = 5;
 
@@ -144,15 +147,20 @@ impl Audience {
 }
 
 impl Reader {
-    /// Waits for the thread and says what it left out.
+    /// Waits for the thread and says what it left out. A request that was not taken (`is_taken`) does not wait long: the thread
+    /// may be stuck in a pipe that nobody writes to.
     ///
     /// # Errors
     /// When the file was at fault: that is why the request broke off.
-    pub async fn finish(self) -> Result<(), Failed> {
+    pub async fn finish(self, is_taken: bool) -> Result<(), Failed> {
         let Some(thread) = self.thread else {
             return Ok(());
         };
-        match thread.await {
+        let patience = if is_taken { Duration::MAX } else { LAST_WORDS };
+        let Ok(ended) = tokio::time::timeout(patience, thread).await else {
+            return Ok(());
+        };
+        match ended {
             Ok(Ok(skipped)) => {
                 if !skipped.is_empty() {
                     note(format_args!("{} of {} left out:", plural(skipped.len() as i64, "row"), self.name));
