@@ -20,6 +20,7 @@ type Connection = sqlx::SqliteConnection;
 /// A deferred transaction that reads and then writes can fail at once with SQLITE_BUSY_SNAPSHOT, past
 /// any timeout; one that says at the start that it will write cannot.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+const BEGIN_SNAPSHOT: &str = "BEGIN";
 const CLAIM: &str = claim_sql!("");
 const EXCLUSIVE: bool = true;
 

@@ -82,21 +82,36 @@ impl World {
     /// Runs a statement past the store and gives every row as one line of text, columns separated by `|`.
     pub async fn sql(&self, text: &str) -> Vec<String> {
         if self.is_sqlite() {
-            let mut raw = SqliteConnectOptions::from_str(&self.database.url).unwrap().connect().await.unwrap();
+            let mut raw = SqliteConnectOptions::from_str(&self.database.url)
+                .unwrap()
+                .connect()
+                .await
+                .unwrap();
             let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
             raw.close().await.unwrap();
-            rows.iter().map(|row| line(row.len(), |i| row.get_unchecked(i))).collect()
+            rows.iter()
+                .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+                .collect()
         } else {
-            let mut raw = PgConnectOptions::from_str(&self.database.url).unwrap().connect().await.unwrap();
+            let mut raw = PgConnectOptions::from_str(&self.database.url)
+                .unwrap()
+                .connect()
+                .await
+                .unwrap();
             let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
             raw.close().await.unwrap();
-            rows.iter().map(|row| line(row.len(), |i| row.get_unchecked(i))).collect()
+            rows.iter()
+                .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+                .collect()
         }
     }
 }
 
 fn line(columns: usize, column: impl Fn(usize) -> Option<String>) -> String {
-    (0..columns).map(|i| column(i).unwrap_or_default()).collect::<Vec<_>>().join("|")
+    (0..columns)
+        .map(|i| column(i).unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("|")
 }
 
 async fn open(url: &str) -> Arc<dyn Store> {
@@ -181,7 +196,11 @@ pub fn settled(ordinal: u16, before: MessageStatus, after: MessageStatus, tries:
         before,
         outcome: Outcome {
             status: after,
-            class: if after == MessageStatus::Sent { "" } else { "some_reason" },
+            class: if after == MessageStatus::Sent {
+                ""
+            } else {
+                "some_reason"
+            },
             reply: ReplyNote {
                 code: Some(code),
                 enhanced: Some(enhanced.into()),
