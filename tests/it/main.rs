@@ -2,5 +2,6 @@
 
 mod compose;
 mod smtp;
+mod store;
 mod support;
 mod tidy;
