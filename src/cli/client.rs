@@ -235,7 +235,7 @@ impl Problem {
 }
 
 /// The innermost cause of a client's error: "connection refused" says more than "error sending request".
-fn in_words(error: &reqwest::Error) -> String {
+pub(super) fn in_words(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }
