@@ -84,6 +84,7 @@ CREATE TABLE jobs (
     last_error     TEXT,
     created_at     INTEGER NOT NULL,
     claimed_at     INTEGER,
+    settled_before INTEGER NOT NULL DEFAULT 0,   -- messages that were settled when it was claimed
     touched_at     INTEGER,
     finished_at    INTEGER,
     UNIQUE (broadcast_id, kind, seq)

@@ -222,6 +222,7 @@ fn attempt_line(lease: Lease, settled: &Settled) -> Option<MessageLine<'_>> {
 
 impl SqlStore {
     async fn try_commit_progress(&self, batch: &[Progress], now: Timestamp) -> Result<Vec<Ack>> {
+        check_batch(batch)?;
         let mut tx = self.begin().await?;
         let acked = move_jobs(&mut tx, batch, now).await?;
         let held = || batch.iter().filter(|p| acked.contains_key(&p.lease));
@@ -247,6 +248,25 @@ impl SqlStore {
             })
             .collect())
     }
+}
+
+/// Refuses what the counters could not follow. A bulk update takes the first of two lines for one row and
+/// drops the other without a word, so that a count would be lost.
+fn check_batch(batch: &[Progress]) -> Result<()> {
+    let mut jobs = HashSet::new();
+    for progress in batch {
+        let mut ordinals = HashSet::new();
+        let sound = |s: &Settled| {
+            !s.before.is_final() && !matches!(s.outcome.status, MessageStatus::Queued | MessageStatus::Canceled)
+        };
+        if !jobs.insert(progress.lease.job_id) {
+            return Err(StoreError::Refused("a job stands twice in one commit".to_owned()));
+        }
+        if !progress.settled.iter().all(|s| sound(s) && ordinals.insert(s.ordinal)) {
+            return Err(StoreError::Refused("a message is settled twice, or to what is no outcome".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// The fence, the counters and the intents of all jobs in one statement. What does not come back is fenced.
