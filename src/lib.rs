@@ -6,6 +6,17 @@
 
 pub mod domain;
 
+pub mod sink;
+pub mod smtp;
+
 pub mod clock;
-pub mod template;
+pub mod config;
+pub mod telemetry;
+
 pub mod mime;
+pub mod store;
+pub mod template;
+
+pub mod pipeline;
+
+pub mod web;

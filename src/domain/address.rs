@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longest address accepted: the path limit of RFC 5321 4.5.3.1.3 less its two angle brackets.
 pub const ADDRESS_LEN_MAX: usize = 254;
@@ -14,9 +14,22 @@ pub const LOCAL_LEN_MAX: usize = 64;
 /// One mailbox address as it goes on the wire. The domain is lower case and in its A-label form
 /// (RFC 5891); the local part keeps its case, because only the receiving host may interpret it
 /// (RFC 5321 2.4). No control characters, no spaces, no quoted local parts, no address literals.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct EmailAddress(Box<str>);
+
+impl TryFrom<String> for EmailAddress {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+impl From<EmailAddress> for String {
+    fn from(address: EmailAddress) -> String {
+        address.0.into_string()
+    }
+}
 
 impl EmailAddress {
     /// Parses `local@domain`; surrounding white space is dropped.

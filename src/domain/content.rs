@@ -11,10 +11,10 @@ pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
 pub const HEADERS_MAX: usize = 20;
 
 /// A mailbox with an optional display name, as in `From` and `Reply-To`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mailbox {
     pub email: EmailAddress,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Box<str>>,
 }
 
@@ -28,7 +28,7 @@ pub struct Content {
 }
 
 /// Everything that all messages of one broadcast have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
     pub from: Mailbox,
     pub reply_to: Option<Mailbox>,

@@ -1,9 +1,28 @@
 //! The nouns of the product. Pure: no I/O, no clock, no randomness, no async.
+//!
+//! | word | what it is |
+//! |---|---|
+//! | [`Broadcast`](broadcast::Broadcast) | what one accepted send request becomes |
+//! | [`Recipient`](recipient::Recipient) | address + name + data, as given for one broadcast |
+//! | [`Chunk`](chunk::Chunk) | up to [`CHUNK_SIZE`](chunk::CHUNK_SIZE) recipients, the payload of one `deliver` job |
+//! | [`Claimed`](job::Claimed) | a job in our hands; its [`Lease`](job::Lease) fences our writes |
+//! | [`Outcome`](message::Outcome) | what became of one message at one attempt |
+//! | [`Letter`](content::Letter) | what all messages of a broadcast have in common |
+//! | [`Campaign`](campaign::Campaign) | a saved newsletter with an audience and a schedule |
+//! | [`Contact`](contact::Contact) | one person of the stored audience |
 
 pub mod address;
+pub mod broadcast;
+pub mod campaign;
+pub mod chunk;
+pub mod contact;
 pub mod content;
+pub mod counts;
 pub mod id;
+pub mod job;
 pub mod message;
 pub mod recipient;
+pub mod retry;
 pub mod time;
 pub mod token;
+pub mod worker;

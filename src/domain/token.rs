@@ -32,6 +32,19 @@ impl SecretKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
     }
 
+    /// Reads the hex digits under which the secret is stored, two for each byte.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        if text.len() != 2 * SECRET_BYTES || !text.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0u8; SECRET_BYTES];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Self::new(bytes))
+    }
+
     /// HMAC-SHA256 over `purpose` and the parts, each ended by a zero byte. The purpose keeps one use
     /// of the key from answering for another; no part may hold a zero byte itself.
     #[must_use]
@@ -118,7 +131,12 @@ mod tests {
     fn a_token_names_its_broadcast_and_address() {
         let (key, broadcast, address) = parts();
         let token = UnsubscribeToken::mint(&key, &broadcast, &address);
-        assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'), "{token}");
+        assert!(
+            token
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'),
+            "{token}"
+        );
         let found = UnsubscribeToken::verify(&key, &token);
         assert_eq!(found, Some((broadcast, "anna.b+tag@example.org".to_owned())));
     }

@@ -16,7 +16,10 @@ pub(super) fn push(out: &mut Vec<u8>, rendered: &Rendered, boundary: &str) {
         return;
     };
     header::push(out, "Content-Type", &format!("multipart/alternative; boundary=\"{boundary}\""));
-    for part in [part(ContentType::TEXT_PLAIN, &rendered.text), part(ContentType::TEXT_HTML, html)] {
+    for part in [
+        part(ContentType::TEXT_PLAIN, &rendered.text),
+        part(ContentType::TEXT_HTML, html),
+    ] {
         out.extend_from_slice(b"\r\n--");
         out.extend_from_slice(boundary.as_bytes());
         out.extend_from_slice(b"\r\n");

@@ -47,7 +47,9 @@ pub fn check_header(name: &str, value: &str) -> Result<(), String> {
     // RFC 5322 3.6.8: ftext, any printable ASCII but the colon.
     let is_ftext = |b: u8| matches!(b, b'!'..=b'9' | b';'..=b'~');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_ftext) {
-        return Err(format!("a header's name is 1 to {NAME_BYTES_MAX} printable ASCII characters without colon or space"));
+        return Err(format!(
+            "a header's name is 1 to {NAME_BYTES_MAX} printable ASCII characters without colon or space"
+        ));
     }
     let lower = name.to_ascii_lowercase();
     if DENIED.contains(&lower.as_str()) || DENIED_PREFIXES.iter().any(|prefix| lower.starts_with(prefix)) {
@@ -149,8 +151,16 @@ fn lettre_mailboxes(email: &EmailAddress, name: Option<&str>) -> lettre::message
 }
 
 fn clean_name(name: &str) -> String {
-    let spaced: String = name.chars().take(NAME_CHARS_MAX).map(|c| if is_break(c) { ' ' } else { c }).collect();
-    spaced.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    let spaced: String = name
+        .chars()
+        .take(NAME_CHARS_MAX)
+        .map(|c| if is_break(c) { ' ' } else { c })
+        .collect();
+    spaced
+        .split(' ')
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// An address inside a `mailto:` URI (RFC 6068 2): what is special there is percent-encoded.

@@ -123,9 +123,12 @@ impl Composer {
     }
 
     fn bytes(&self, recipient: &Recipient, rendered: &Rendered, unsubscribe_url: &str) -> Vec<u8> {
-        let code = self.key.code("message", &[self.broadcast.as_str(), &recipient.email.normalised()]);
+        let code = self
+            .key
+            .code("message", &[self.broadcast.as_str(), &recipient.email.normalised()]);
         let (message_id, boundary) = code.split_at(MESSAGE_ID_BYTES);
-        let size = self.common.len() + 1024 + rendered.text.len() * 2 + rendered.html.as_ref().map_or(0, |h| h.len() * 2);
+        let size =
+            self.common.len() + 1024 + rendered.text.len() * 2 + rendered.html.as_ref().map_or(0, |h| h.len() * 2);
         let mut out = Vec::with_capacity(size);
         out.extend_from_slice(self.common.as_bytes());
         header::push_to(&mut out, &recipient.email, recipient.name.as_deref());
@@ -171,13 +174,19 @@ fn common_headers(letter: &Letter, date: Timestamp) -> Result<String, ComposeErr
 }
 
 fn push_custom(out: &mut Vec<u8>, headers: &[(String, String)]) -> Result<(), ComposeError> {
-    let refuse = |name: &str, why: String| ComposeError::Header { name: name.to_owned(), why };
+    let refuse = |name: &str, why: String| ComposeError::Header {
+        name: name.to_owned(),
+        why,
+    };
     for (i, (name, value)) in headers.iter().enumerate() {
         check_header(name, value).map_err(|why| refuse(name, why))?;
         if i >= HEADERS_MAX {
             return Err(refuse(name, format!("there are more than {HEADERS_MAX} headers")));
         }
-        if headers[..i].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+        if headers[..i]
+            .iter()
+            .any(|(earlier, _)| earlier.eq_ignore_ascii_case(name))
+        {
             return Err(refuse(name, "it is given twice".into()));
         }
         header::push_custom(out, name, value);
@@ -211,7 +220,13 @@ mod tests {
 
     #[test]
     fn base_32_is_that_of_rfc_4648() {
-        for (given, expected) in [("", ""), ("f", "my"), ("fo", "mzxq"), ("foo", "mzxw6"), ("foobar", "mzxw6ytboi")] {
+        for (given, expected) in [
+            ("", ""),
+            ("f", "my"),
+            ("fo", "mzxq"),
+            ("foo", "mzxw6"),
+            ("foobar", "mzxw6ytboi"),
+        ] {
             assert_eq!(base32(given.as_bytes()), expected);
         }
     }
@@ -219,7 +234,13 @@ mod tests {
     #[test]
     fn only_an_http_url_is_a_public_url() {
         assert_eq!(unsubscribe_base("https://m.example/x/").as_deref(), Ok("https://m.example/x/u/"));
-        for bad in ["", "m.example", "ftp://m.example", "https://m.example/?a=b", "javascript:alert(1)"] {
+        for bad in [
+            "",
+            "m.example",
+            "ftp://m.example",
+            "https://m.example/?a=b",
+            "javascript:alert(1)",
+        ] {
             assert!(unsubscribe_base(bad).is_err(), "{bad}");
         }
     }

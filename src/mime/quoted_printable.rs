@@ -11,7 +11,10 @@ pub(super) fn encode(text: &str) -> Vec<u8> {
     let mut rest = text.as_bytes();
     loop {
         let window = &rest[..rest.len().min(LINE_MAX - column)];
-        let len = window.iter().position(|&b| !IS_PLAIN[usize::from(b)]).unwrap_or(window.len());
+        let len = window
+            .iter()
+            .position(|&b| !IS_PLAIN[usize::from(b)])
+            .unwrap_or(window.len());
         out.extend_from_slice(&rest[..len]);
         column += len;
         rest = &rest[len..];

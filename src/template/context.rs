@@ -60,7 +60,11 @@ impl Context {
         let mut data: Data = match &recipient.data {
             None => Data::new(),
             Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
-                TemplateError::new(Part::Data, None, Problem::Other("the recipient's data are not a JSON object".into()))
+                TemplateError::new(
+                    Part::Data,
+                    None,
+                    Problem::Other("the recipient's data are not a JSON object".into()),
+                )
             })?,
         };
         data.retain(|_, value| !value.is_none());

@@ -20,12 +20,38 @@ const NESTING_MAX: usize = 64;
 /// Filters that newsletters may use; none gives more than three times what it takes. The engine's others are left out on purpose: `replace`,
 /// `format`, `indent`, `join`, `batch` and their like make long texts out of short ones.
 pub const FILTERS: [&str; 19] = [
-    "abs", "capitalize", "d", "default", "e", "escape", "first", "float", "int", "items", "last", "length", "lower",
-    "round", "safe", "title", "trim", "upper", "urlencode",
+    "abs",
+    "capitalize",
+    "d",
+    "default",
+    "e",
+    "escape",
+    "first",
+    "float",
+    "int",
+    "items",
+    "last",
+    "length",
+    "lower",
+    "round",
+    "safe",
+    "title",
+    "trim",
+    "upper",
+    "urlencode",
 ];
 /// Tests that newsletters may use behind `is`.
 pub const TESTS: [&str; 11] = [
-    "defined", "divisibleby", "endingwith", "even", "mapping", "none", "number", "odd", "sequence", "startingwith",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "even",
+    "mapping",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
     "undefined",
 ];
 
@@ -93,8 +119,13 @@ pub(super) fn add(env: &mut Environment<'static>, part: Part, source: &str) -> R
 
 /// Renders one part; it takes at most [`FUEL`] steps and gives at most [`OUTPUT_BYTES_MAX`] bytes.
 pub(super) fn render(env: &Environment<'static>, part: Part, context: Value) -> Result<String, TemplateError> {
-    let template = env.get_template(part.as_str()).expect("a newsletter renders the parts it has compiled");
-    let mut capped = Capped { bytes: Vec::with_capacity(template.source().len() * 5 / 4), is_full: false };
+    let template = env
+        .get_template(part.as_str())
+        .expect("a newsletter renders the parts it has compiled");
+    let mut capped = Capped {
+        bytes: Vec::with_capacity(template.source().len() * 5 / 4),
+        is_full: false,
+    };
     match template.render_captured_to(context, &mut capped) {
         Ok(_) => Ok(String::from_utf8(capped.bytes).expect("the engine writes UTF-8")),
         Err(_) if capped.is_full => Err(TemplateError::new(

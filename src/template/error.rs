@@ -103,11 +103,9 @@ impl fmt::Display for Problem {
                 "`{name}` has no value for this recipient; give it in the recipient's data or in the \
                  broadcast's data, or write {{{{ {name}|default('…') }}}}"
             ),
-            Problem::TooMuchWork => write!(
-                f,
-                "the template does more than {} steps; use fewer or shorter loops",
-                super::engine::FUEL
-            ),
+            Problem::TooMuchWork => {
+                write!(f, "the template does more than {} steps; use fewer or shorter loops", super::engine::FUEL)
+            }
         }
     }
 }

@@ -79,7 +79,12 @@ impl Newsletter {
             }
         };
         let variables = variables(&env);
-        Ok(Self { env, has_html: content.html.is_some(), text, variables })
+        Ok(Self {
+            env,
+            has_html: content.html.is_some(),
+            text,
+            variables,
+        })
     }
 
     /// Renders all parts for one recipient.
@@ -157,7 +162,10 @@ fn add_derived(env: &mut Environment<'static>, html: &str) -> TextPart {
 }
 
 fn variables(env: &Environment<'static>) -> Vec<String> {
-    let all: BTreeSet<String> = env.templates().flat_map(|(_, t)| t.undeclared_variables(true)).collect();
+    let all: BTreeSet<String> = env
+        .templates()
+        .flat_map(|(_, t)| t.undeclared_variables(true))
+        .collect();
     let is_ours = |name: &str| name == "loop" || RESERVED.contains(&name.split('.').next().unwrap_or(name));
     all.into_iter().filter(|name| !is_ours(name)).collect()
 }

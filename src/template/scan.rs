@@ -44,7 +44,10 @@ pub(super) struct Tag<'s> {
 impl Tag<'_> {
     /// The statement's first word.
     pub fn word(&self) -> &str {
-        self.inner.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("")
+        self.inner
+            .split(|c: char| !c.is_alphanumeric() && c != '_')
+            .next()
+            .unwrap_or("")
     }
 }
 
@@ -58,7 +61,9 @@ fn scan(source: &str) -> (Vec<Tag<'_>>, Option<usize>) {
     let mut found: Vec<Tag> = Vec::new();
     let mut at = 0;
     while let Some((start, kind)) = next_open(source, at) {
-        let is_in_raw = found.last().is_some_and(|t| t.kind == TagKind::Statement && t.word() == "raw");
+        let is_in_raw = found
+            .last()
+            .is_some_and(|t| t.kind == TagKind::Statement && t.word() == "raw");
         match close(source, start, kind) {
             Some(tag) if !is_in_raw || (kind == TagKind::Statement && tag.word() == "endraw") => {
                 at = tag.end;
@@ -92,7 +97,12 @@ fn close(source: &str, start: usize, kind: TagKind) -> Option<Tag<'_>> {
         TagKind::Statement => inner_len(inside, "%}")?,
     };
     let inner = inside[..len].trim_matches(['-', '+']).trim();
-    Some(Tag { kind, start, end: start + 2 + len + 2, inner })
+    Some(Tag {
+        kind,
+        start,
+        end: start + 2 + len + 2,
+        inner,
+    })
 }
 
 /// Length of a tag's inside: up to the closing delimiter that stands in no string and no brackets.
@@ -164,10 +174,9 @@ fn check_tag(tag: &Tag) -> Result<(), String> {
     match tag.kind {
         TagKind::Comment => Ok(()),
         TagKind::Expression => check_expression(&tokens),
-        TagKind::Statement if !STATEMENTS.contains(&tag.word()) => Err(not_allowed(
-            &format!("{{% {} %}}", tag.word()),
-            &["if", "for", "raw"],
-        )),
+        TagKind::Statement if !STATEMENTS.contains(&tag.word()) => {
+            Err(not_allowed(&format!("{{% {} %}}", tag.word()), &["if", "for", "raw"]))
+        }
         TagKind::Statement if tag.word() == "for" => check_loop(&tokens),
         TagKind::Statement => check_expression(tokens.get(1..).unwrap_or_default()),
     }
@@ -178,7 +187,10 @@ fn check_loop(tokens: &[&str]) -> Result<(), String> {
     let start = tokens.iter().position(|&t| t == "in").map_or(tokens.len(), |at| at + 1);
     let rest = &tokens[start..];
     let (over, condition) = rest.split_at(rest.iter().position(|&t| t == "if").unwrap_or(rest.len()));
-    if let Some(sign) = over.iter().find(|t| ["+", "-", "~", "/", "%", "recursive"].contains(*t)) {
+    if let Some(sign) = over
+        .iter()
+        .find(|t| ["+", "-", "~", "/", "%", "recursive"].contains(*t))
+    {
         return Err(format!("'{sign}' cannot be used in a loop's list; loop over what the data hold"));
     }
     check_expression(over)?;
@@ -213,7 +225,9 @@ fn check_expression(tokens: &[&str]) -> Result<(), String> {
             "[" => brackets.push(Bracket::List),
             "(" if takes_arguments(first, before_that, before) => brackets.push(Bracket::Arguments),
             "(" if is_behind_value => {
-                return Err(format!("'{before}(…)' cannot be called in a newsletter; there are filters and tests only"));
+                return Err(format!(
+                    "'{before}(…)' cannot be called in a newsletter; there are filters and tests only"
+                ));
             }
             "(" => brackets.push(Bracket::Group),
             ")" | "]" => drop(brackets.pop()),
@@ -279,7 +293,9 @@ fn tokens(inner: &str) -> Vec<&str> {
             at = string_end(bytes, start, c as u8).map_or(bytes.len(), |end| end + 1);
             found.push(TEXT);
         } else if c.is_alphanumeric() || c == '_' {
-            let len = inner[start..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len() - start);
+            let len = inner[start..]
+                .find(|c: char| !c.is_alphanumeric() && c != '_')
+                .unwrap_or(inner.len() - start);
             at = start + len;
             found.push(&inner[start..at]);
         } else if !c.is_whitespace() {

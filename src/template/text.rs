@@ -95,7 +95,9 @@ fn unmask(text: &str, source: &str, tags: &[Tag]) -> String {
             && numbers.iter().all(|&i| tags[i].kind == TagKind::Statement);
         let mut rest = if is_bare { line.trim() } else { line };
         for i in numbers {
-            let (before, after) = rest.split_once(MASK_OPEN).expect("the number was read behind this sign");
+            let (before, after) = rest
+                .split_once(MASK_OPEN)
+                .expect("the number was read behind this sign");
             out.push_str(before);
             out.push_str(&source[tags[i].start..tags[i].end]);
             rest = after.split_once(MASK_CLOSE).map_or("", |(_, after)| after);
@@ -166,7 +168,11 @@ impl Simple {
 
     /// Puts the link's address behind its text, unless it says the same.
     fn close_link(&mut self, link: Option<Link>) {
-        let Some(Link { start, href: Some(href) }) = link else {
+        let Some(Link {
+            start,
+            href: Some(href),
+        }) = link
+        else {
             return;
         };
         let href = href.trim();
@@ -189,7 +195,11 @@ struct Link {
 /// dash, a link is followed by its address, a picture becomes its description. Attributes, comments,
 /// styles, scripts and the head are dropped.
 fn simplify(html: &str) -> Simple {
-    let mut simple = Simple { text: PARAGRAPH.to_owned(), due: Break::None, is_uncertain: false };
+    let mut simple = Simple {
+        text: PARAGRAPH.to_owned(),
+        due: Break::None,
+        is_uncertain: false,
+    };
     let mut link: Option<Link> = None;
     let mut rest = html;
     while let Some(at) = rest.find('<') {
@@ -207,7 +217,10 @@ fn simplify(html: &str) -> Simple {
             "a" => {
                 simple.is_uncertain |= link.is_some();
                 simple.settle_break();
-                link = Some(Link { start: simple.text.len(), href: element.attribute("href") });
+                link = Some(Link {
+                    start: simple.text.len(),
+                    href: element.attribute("href"),
+                });
             }
             "img" => simple.push(element.attribute("alt").as_deref().unwrap_or("")),
             "br" => simple.push("<br>"),
@@ -266,14 +279,21 @@ impl<'h> Element<'h> {
     fn read(html: &'h str) -> Option<Self> {
         if html.starts_with("<!--") {
             let len = html.find("-->").map_or(html.len(), |at| at + 3);
-            return Some(Self { name: String::new(), is_end: false, len, attributes: "" });
+            return Some(Self {
+                name: String::new(),
+                is_end: false,
+                len,
+                attributes: "",
+            });
         }
         let is_end = html.starts_with("</");
         let inside = &html[1 + usize::from(is_end)..];
         if !inside.starts_with(|c: char| c.is_ascii_alphabetic() || c == '!' || c == '?') {
             return None;
         }
-        let name_len = inside.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(inside.len());
+        let name_len = inside
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(inside.len());
         let attributes_len = unquoted_end(&inside[name_len..]).unwrap_or(inside.len() - name_len);
         Some(Self {
             name: inside[..name_len].to_ascii_lowercase(),
@@ -287,7 +307,9 @@ impl<'h> Element<'h> {
     fn attribute(&self, wanted: &str) -> Option<String> {
         let mut rest = self.attributes;
         while let Some((name, after)) = rest.split_once('=') {
-            let name = name.rsplit(|c: char| c.is_whitespace() || c == '/').find(|n| !n.is_empty())?;
+            let name = name
+                .rsplit(|c: char| c.is_whitespace() || c == '/')
+                .find(|n| !n.is_empty())?;
             let after = after.trim_start();
             let (value, next) = match after.chars().next()? {
                 quote @ ('"' | '\'') => after[1..].split_once(quote)?,

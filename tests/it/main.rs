@@ -1,3 +1,7 @@
 //! The one integration test binary; each module is a topic.
 
 mod compose;
+mod smtp;
+mod store;
+mod support;
+mod tidy;

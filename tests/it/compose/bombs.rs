@@ -22,26 +22,47 @@ fn bombs_end_soon_and_say_why() {
         ("nested loops", "{% for a in many %}".repeat(6) + "x" + &"{% endfor %}".repeat(6)),
         ("an endless output", "{% for i in many %}{{ s }}{% endfor %}".repeat(2)),
         ("a text that grows", format!("{{{{ {}s }}}}", "s ~ ".repeat(50_000))),
-        ("a text that grows in one loop", format!("{{% for i in many %}}{{% if {}s %}}{{% endif %}}{{% endfor %}}", "s ~ ".repeat(99))),
+        (
+            "a text that grows in one loop",
+            format!("{{% for i in many %}}{{% if {}s %}}{{% endif %}}{{% endfor %}}", "s ~ ".repeat(99)),
+        ),
         ("deep brackets", format!("{{{{ {}1{} }}}}", "(".repeat(10_000), ")".repeat(10_000))),
         ("a chain that is never closed", format!("{{{{ {}", "s ~ ".repeat(50_000))),
         ("a chain of filters", format!("{{{{ s{} }}}}", "|trim".repeat(40_000))),
         ("a chain of members", format!("{{{{ s{} }}}}", ".a".repeat(80_000))),
-        ("a chain of conditions", "{% if a %}".to_owned() + &"{% elif a %}".repeat(20_000) + "{% endif %}{{ x }}"),
+        (
+            "a chain of conditions",
+            "{% if a %}".to_owned() + &"{% elif a %}".repeat(20_000) + "{% endif %}{{ x }}",
+        ),
         ("deep blocks", "{% if 1 %}".repeat(5_000) + &"{% endif %}".repeat(5_000)),
         ("many signs", format!("{{{{ {}1 }}}}", "-".repeat(100_000))),
-        ("escapes that grow", "{% for i in many %}{{ s|urlencode|urlencode|urlencode|urlencode }}{% endfor %}".to_owned()),
+        (
+            "escapes that grow",
+            "{% for i in many %}{{ s|urlencode|urlencode|urlencode|urlencode }}{% endfor %}".to_owned(),
+        ),
         ("repetition", "{{ 'x' * 1000000000 }}".to_owned()),
         ("repetition of a variable", "{{ s * 100000000 }}".to_owned()),
         ("a great power", "{{ 9 ** 999999999 }}".to_owned()),
         ("doublings", "{% set x = s %}".to_owned() + &"{% set x = x ~ x %}".repeat(40)),
-        ("captured doublings", times(30, &|i| format!("{{% set a{} %}}{{{{ a{i} }}}}{{{{ a{i} }}}}{{% endset %}}", i + 1))),
+        (
+            "captured doublings",
+            times(30, &|i| format!("{{% set a{} %}}{{{{ a{i} }}}}{{{{ a{i} }}}}{{% endset %}}", i + 1)),
+        ),
         ("lists added to themselves", "{% set x = many %}".to_owned() + &"{% set x = x + x %}".repeat(60)),
-        ("lists of themselves", "{% set x = many %}".to_owned() + &"{% set x = [x, x] %}".repeat(60) + "{{ x ~ '' }}"),
-        ("lists of themselves by loops", times(40, &|i| format!("{{% for a{} in [[a{i}, a{i}]] %}}", i + 1)) + &"{% endfor %}".repeat(40)),
+        (
+            "lists of themselves",
+            "{% set x = many %}".to_owned() + &"{% set x = [x, x] %}".repeat(60) + "{{ x ~ '' }}",
+        ),
+        (
+            "lists of themselves by loops",
+            times(40, &|i| format!("{{% for a{} in [[a{i}, a{i}]] %}}", i + 1)) + &"{% endfor %}".repeat(40),
+        ),
         ("a sum of lists", format!("{{{{ ({}many) ~ '' }}}}", "many + ".repeat(50_000))),
         ("a long list", format!("{{{{ [{}] ~ '' }}}}", "many, ".repeat(30_000))),
-        ("a loop that calls itself", "{% for i in [tree] recursive %}{{ loop([tree]) }}{% endfor %}".to_owned()),
+        (
+            "a loop that calls itself",
+            "{% for i in [tree] recursive %}{{ loop([tree]) }}{% endfor %}".to_owned(),
+        ),
         ("replace", "{{ s|replace('', s)|replace('', s) }}".to_owned()),
         ("indent", "{{ s|indent(100000000) }}".to_owned()),
         ("format", "{{ '%1000000000d'|format(1) }}".to_owned()),
@@ -69,9 +90,16 @@ fn too_long_an_output_is_cut_off_at_the_limit() {
 
 #[test]
 fn hostile_html_becomes_text_soon() {
-    for html in ["<a".repeat(30_000), "<a \"".repeat(30_000), "</".repeat(30_000), "<style>".repeat(20_000), "<!--".repeat(30_000),
-        "<div>".repeat(20_000), "<a href=x>".repeat(20_000), "<p ".repeat(30_000) + ">"]
-    {
+    for html in [
+        "<a".repeat(30_000),
+        "<a \"".repeat(30_000),
+        "</".repeat(30_000),
+        "<style>".repeat(20_000),
+        "<!--".repeat(30_000),
+        "<div>".repeat(20_000),
+        "<a href=x>".repeat(20_000),
+        "<p ".repeat(30_000) + ">",
+    ] {
         let began = Instant::now();
         let source = content("s", Some("{{ x|safe }}"), None);
         let rendered = render(&source, &json!({"x": html}));

@@ -17,11 +17,40 @@ const N_MESSAGES: usize = 2_000;
 
 /// What may break a header, a quoted string, an encoded word, a body or the SMTP session.
 const PAYLOADS: [&str; 34] = [
-    "\r\nBcc: victim@example.org", "\nBcc: victim@example.org", "\rBcc: victim@example.org",
-    "\r\n\r\n<script>alert(1)</script>", "\r\n.\r\nMAIL FROM:<x@example.org>\r\n", "\0", "\u{85}", "\u{2028}Bcc: x@y.example",
-    "\u{2029}", "\u{b}", "\u{c}", "\t", "=?utf-8?q?=0D=0ABcc:_x@example.org?=", "=?utf-8?b?DQpCY2M6IHg=?=", "=?broken?x?=",
-    "\"", "\\", "\\\"", "\"a\r\nRCPT TO:<x>\"@d", "<x@example.org>", ",", ";", ":", "@", "(comment)", "äöü", "飛脚", "😀",
-    "\u{202e}txet", "e\u{301}", "  ", "\u{a0}", "--=_boundary--", "=",
+    "\r\nBcc: victim@example.org",
+    "\nBcc: victim@example.org",
+    "\rBcc: victim@example.org",
+    "\r\n\r\n<script>alert(1)</script>",
+    "\r\n.\r\nMAIL FROM:<x@example.org>\r\n",
+    "\0",
+    "\u{85}",
+    "\u{2028}Bcc: x@y.example",
+    "\u{2029}",
+    "\u{b}",
+    "\u{c}",
+    "\t",
+    "=?utf-8?q?=0D=0ABcc:_x@example.org?=",
+    "=?utf-8?b?DQpCY2M6IHg=?=",
+    "=?broken?x?=",
+    "\"",
+    "\\",
+    "\\\"",
+    "\"a\r\nRCPT TO:<x>\"@d",
+    "<x@example.org>",
+    ",",
+    ";",
+    ":",
+    "@",
+    "(comment)",
+    "äöü",
+    "飛脚",
+    "😀",
+    "\u{202e}txet",
+    "e\u{301}",
+    "  ",
+    "\u{a0}",
+    "--=_boundary--",
+    "=",
 ];
 
 fn hostile(random: &mut Rng) -> String {
@@ -50,7 +79,11 @@ fn a_strict_parser_finds_nothing_but_what_was_put_in() {
     let file = folder.path().join("messages.jsonl");
     std::fs::write(&file, cases).expect("the temporary folder can be written to");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/compose/check_mime.py");
-    let output = Command::new("python3").arg(script).arg(&file).output().expect("this test needs python3: install it");
+    let output = Command::new("python3")
+        .arg(script)
+        .arg(&file)
+        .output()
+        .expect("this test needs python3: install it");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(said.trim(), format!("{N_MESSAGES} messages, 0 wrong"));
@@ -63,18 +96,36 @@ fn case(random: &mut Rng, i: usize) -> serde_json::Value {
     let mut letter = letter(content("{{ s }}", html.as_ref().map(|_| "<p>{{ h }}</p>"), Some("{{ t }}")));
     letter.from.name = Some(from_name.as_str().into());
     if i % 2 == 0 {
-        letter.reply_to = Some(Mailbox { email: address("reply@example.org"), name: Some(hostile(random).into()) });
+        letter.reply_to = Some(Mailbox {
+            email: address("reply@example.org"),
+            name: Some(hostile(random).into()),
+        });
     }
     let value = hostile(random);
     if check_header("X-Hostile", &value).is_ok() {
         letter.headers.push(("X-Hostile".into(), value));
     }
-    let email = ["anna@example.org", "o'neil+a=b@sub.example.org", "a!#$%&*/?^_`{|}~@xn--mller-kva.example"][i % 3];
+    let email = [
+        "anna@example.org",
+        "o'neil+a=b@sub.example.org",
+        "a!#$%&*/?^_`{|}~@xn--mller-kva.example",
+    ][i % 3];
     let data = json!({"s": subject, "t": text, "h": html});
-    let composed = composer(&letter).unwrap().compose(&recipient(email, Some(&name), &data)).unwrap();
+    let composed = composer(&letter)
+        .unwrap()
+        .compose(&recipient(email, Some(&name), &data))
+        .unwrap();
     let mut headers = vec![
-        "Date", "From", "MIME-Version", "List-Unsubscribe-Post", "Precedence", "To", "Subject", "Message-ID",
-        "List-Unsubscribe", "Content-Type",
+        "Date",
+        "From",
+        "MIME-Version",
+        "List-Unsubscribe-Post",
+        "Precedence",
+        "To",
+        "Subject",
+        "Message-ID",
+        "List-Unsubscribe",
+        "Content-Type",
     ];
     headers.extend(letter.reply_to.iter().map(|_| "Reply-To"));
     headers.extend(letter.headers.iter().map(|_| "X-Hostile"));
@@ -96,11 +147,18 @@ fn is_gap(c: char) -> bool {
 
 fn name_as_shown(name: &str) -> String {
     let cut: String = name.chars().take(200).collect();
-    cut.split(is_gap).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
+    cut.split(is_gap)
+        .filter(|w| !w.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn one_line(text: &str, max: usize) -> String {
-    let line = text.split(is_gap).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ");
+    let line = text
+        .split(is_gap)
+        .filter(|w| !w.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     match line.chars().count() > max {
         true => line.chars().take(max - 1).chain(['…']).collect(),
         false => line,
@@ -108,5 +166,9 @@ fn one_line(text: &str, max: usize) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }

@@ -13,8 +13,14 @@ fn a_message_with_html_and_text() {
         Some("<p>Hello {{ first_name }}</p>\n<p>Until {{ day }}, <a href=\"{{ unsubscribe_url }}\">or not</a></p>"),
         Some("Hello {{ first_name }}\nUntil {{ day }}, or not: {{ unsubscribe_url }}\n"),
     ));
-    letter.reply_to = Some(Mailbox { email: address("editor@example.org"), name: Some("Dr. Ed \"Ed\" Itor".into()) });
-    letter.headers = vec![("List-ID".into(), "Example News <news.example.org>".into()), ("X-Note".into(), "Frühling".into())];
+    letter.reply_to = Some(Mailbox {
+        email: address("editor@example.org"),
+        name: Some("Dr. Ed \"Ed\" Itor".into()),
+    });
+    letter.headers = vec![
+        ("List-ID".into(), "Example News <news.example.org>".into()),
+        ("X-Note".into(), "Frühling".into()),
+    ];
     letter.data = super::object(json!({"day": "Friday"}));
     let anna = recipient("Anna@Example.org", Some("Anna Müller"), &json!({"first_name": "Anna & <Co>"}));
     let composed = composer(&letter).unwrap().compose(&anna).unwrap();
@@ -50,7 +56,9 @@ fn two_composers_make_the_same_bytes() {
     let other = recipient("bob@example.org", Some("Anna"), &json!({"x": 1}));
     let message_id = |bytes: &[u8]| {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        text.lines().find(|l| l.starts_with("Message-ID:")).map(ToOwned::to_owned)
+        text.lines()
+            .find(|l| l.starts_with("Message-ID:"))
+            .map(ToOwned::to_owned)
     };
     let third = composer(&letter).unwrap().compose(&other).unwrap();
     assert_ne!(message_id(&first.bytes), message_id(&third.bytes));
@@ -61,7 +69,11 @@ fn an_address_beyond_ascii_keeps_its_spelling() {
     let letter = letter(content("s", None, Some("t")));
     let anna = recipient("änna@example.org", None, &json!({}));
     let composed = composer(&letter).unwrap().compose(&anna).unwrap();
-    assert!(String::from_utf8(composed.bytes).unwrap().contains("\r\nTo: änna@example.org\r\n"));
+    assert!(
+        String::from_utf8(composed.bytes)
+            .unwrap()
+            .contains("\r\nTo: änna@example.org\r\n")
+    );
 }
 
 #[test]

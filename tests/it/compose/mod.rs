@@ -43,16 +43,27 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn recipient(email: &str, name: Option<&str>, data: &Value) -> Recipient {
     let data = RawValue::from_string(data.to_string()).expect("JSON prints as JSON");
-    Recipient { email: address(email), name: name.map(Into::into), data: Some(data) }
+    Recipient {
+        email: address(email),
+        name: name.map(Into::into),
+        data: Some(data),
+    }
 }
 
 fn content(subject: &str, html: Option<&str>, text: Option<&str>) -> Content {
-    Content { subject: subject.into(), html: html.map(Into::into), text: text.map(Into::into) }
+    Content {
+        subject: subject.into(),
+        html: html.map(Into::into),
+        text: text.map(Into::into),
+    }
 }
 
 fn letter(content: Content) -> Letter {
     Letter {
-        from: Mailbox { email: address("news@example.org"), name: Some("Example News".into()) },
+        from: Mailbox {
+            email: address("news@example.org"),
+            name: Some("Example News".into()),
+        },
         reply_to: None,
         content,
         headers: Vec::new(),

@@ -30,7 +30,8 @@ fn an_author_may_say_that_a_value_is_html() {
 
 #[test]
 fn a_url_in_an_attribute_stays_readable() {
-    let html = render_html("<a href=\"{{ unsubscribe_url }}?a=1&amp;b={{ q|urlencode }}\">", &json!({"q": "x y&z"})).unwrap();
+    let html =
+        render_html("<a href=\"{{ unsubscribe_url }}?a=1&amp;b={{ q|urlencode }}\">", &json!({"q": "x y&z"})).unwrap();
     assert_eq!(html, "<a href=\"https://mail.example.org/u/TOKEN?a=1&amp;b=x%20y%26z\">");
 }
 
@@ -58,7 +59,8 @@ fn an_empty_value_has_its_default() {
 
 #[test]
 fn the_reserved_names_cannot_be_overridden_by_data() {
-    let lie = json!({"unsubscribe_url": "https://evil.example", "email": "x", "recipient": 1, "broadcast": 2, "name": "Zoe"});
+    let lie =
+        json!({"unsubscribe_url": "https://evil.example", "email": "x", "recipient": 1, "broadcast": 2, "name": "Zoe"});
     let source = "{{ unsubscribe_url }} {{ email }} {{ recipient.email }} {{ recipient.name }} {{ name }} {{ recipient.data.name }}";
     assert_eq!(
         render_text(source, &lie).unwrap(),
@@ -89,7 +91,13 @@ fn a_condition_may_ask_for_what_is_missing() {
 
 #[test]
 fn errors_hold_no_values_of_the_data() {
-    for source in ["{{ x + 1 }}", "{{ x|round }}", "{% for a in x.y %}{% endfor %}", "{{ x|items }}", "{{ x|abs }}"] {
+    for source in [
+        "{{ x + 1 }}",
+        "{{ x|round }}",
+        "{% for a in x.y %}{% endfor %}",
+        "{{ x|items }}",
+        "{{ x|abs }}",
+    ] {
         let error = render_text(source, &json!({"x": "geheim@example.org"})).unwrap_err();
         assert!(!error.to_string().contains("geheim"), "{error}");
     }
@@ -109,7 +117,11 @@ fn data_are_never_template_source() {
 
 #[test]
 fn a_subject_is_one_line_of_bounded_length() {
-    let subject = |s: &str| render(&content("{{ s }}", None, Some("t")), &json!({"s": s})).unwrap().subject;
+    let subject = |s: &str| {
+        render(&content("{{ s }}", None, Some("t")), &json!({"s": s}))
+            .unwrap()
+            .subject
+    };
     assert_eq!(subject("  a\r\n\tb\u{2028}c \u{85}  d\0 "), "a b c d");
     let long = subject(&"ä".repeat(10_000));
     assert_eq!(long.chars().count(), 250);
@@ -118,7 +130,12 @@ fn a_subject_is_one_line_of_bounded_length() {
 
 #[test]
 fn sources_that_cannot_be_read_are_refused_with_part_and_line() {
-    for (html, line) in [("<p>\n{{ open", 2), ("{% if a %}", 1), ("\n\n{{ a b }}", 3), ("{% endif %}", 1)] {
+    for (html, line) in [
+        ("<p>\n{{ open", 2),
+        ("{% if a %}", 1),
+        ("\n\n{{ a b }}", 3),
+        ("{% endif %}", 1),
+    ] {
         let error = Newsletter::compile(&content("s", Some(html), None)).expect_err(html);
         assert_eq!((error.part, error.line), (Part::Html, Some(line)), "{error}");
         assert!(matches!(error.problem, Problem::Syntax(_)), "{error}");
@@ -200,7 +217,10 @@ fn the_starter_mails_render_with_their_samples() {
         assert_eq!(newsletter.text_part(), TextPart::Written);
         let sample = serde_json::Value::from(starter.sample_data());
         let rendered = render(&starter.content(), &sample).unwrap_or_else(|e| panic!("{}: {e}", starter.name));
-        insta::assert_snapshot!(format!("starter_{}", starter.name), format!("{}\n\n{}", rendered.subject, rendered.text));
+        insta::assert_snapshot!(
+            format!("starter_{}", starter.name),
+            format!("{}\n\n{}", rendered.subject, rendered.text)
+        );
         let html = rendered.html.unwrap();
         assert!(html.contains("https://mail.example.org/u/TOKEN"), "{}", starter.name);
         assert!(!html.contains("{{") && !html.contains("{%"), "{html}");
