@@ -55,6 +55,9 @@ pub struct Settled {
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub lease: Lease,
+    /// Rises with every group commit of this owner. A commit whose answer was lost is repeated with its
+    /// number, and counts once.
+    pub number: i64,
     pub settled: Vec<Settled>,
     /// All ordinals of the job that may be on the wire once this is committed.
     pub inflight: Vec<u16>,
