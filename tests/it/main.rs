@@ -1,5 +1,8 @@
 //! The one integration test binary; each module is a topic.
 
 mod compose;
+mod pipeline;
+mod smtp;
+mod store;
 mod support;
 mod tidy;
