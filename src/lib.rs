@@ -20,3 +20,5 @@ pub mod template;
 pub mod pipeline;
 
 pub mod web;
+
+pub mod cli;
