@@ -7,8 +7,13 @@
 pub mod domain;
 
 pub mod clock;
+pub mod config;
+pub mod telemetry;
 
+pub mod mime;
 pub mod store;
+pub mod template;
+
 pub mod pipeline;
 
 pub mod web;

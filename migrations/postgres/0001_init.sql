@@ -84,6 +84,7 @@ CREATE TABLE jobs (
     suppressed     BIGINT  NOT NULL DEFAULT 0,
     uncertain      BIGINT  NOT NULL DEFAULT 0,
     expired        BIGINT  NOT NULL DEFAULT 0,
+    flagged        BIGINT  NOT NULL DEFAULT 0,   -- possible duplicates, whatever their status
     last_error     TEXT,
     created_at     BIGINT  NOT NULL,
     claimed_at     BIGINT ,

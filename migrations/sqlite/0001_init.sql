@@ -80,6 +80,7 @@ CREATE TABLE jobs (
     suppressed     INTEGER NOT NULL DEFAULT 0,
     uncertain      INTEGER NOT NULL DEFAULT 0,
     expired        INTEGER NOT NULL DEFAULT 0,
+    flagged        INTEGER NOT NULL DEFAULT 0,   -- possible duplicates, whatever their status
     last_error     TEXT,
     created_at     INTEGER NOT NULL,
     claimed_at     INTEGER,

@@ -127,7 +127,9 @@ impl Draft {
     /// or at `planned` when that is given.
     #[must_use]
     pub fn to_broadcast(&self, id: BroadcastId, content: Content, planned: Option<Timestamp>) -> NewBroadcast {
-        let expires_at = planned.zip(self.expires_after_secs).map(|(at, secs)| at.plus_ms(secs * 1_000));
+        let expires_at = planned
+            .zip(self.expires_after_secs)
+            .map(|(at, secs)| at.plus_ms(secs * 1_000));
         NewBroadcast {
             id,
             letter: Letter {
@@ -176,7 +178,10 @@ mod tests {
 
     #[test]
     fn a_weekly_run_keeps_its_local_hour_across_daylight_saving() {
-        let s = Schedule::Recurring { cron: "0 9 * * MON".into(), time_zone: "Europe/Berlin".into() };
+        let s = Schedule::Recurring {
+            cron: "0 9 * * MON".into(),
+            time_zone: "Europe/Berlin".into(),
+        };
         let before = s.next_after(at("2026-10-20T00:00:00Z")).unwrap();
         let after = s.next_after(before).unwrap();
         // 26 October 2026 is the Monday after clocks go back.
@@ -187,7 +192,9 @@ mod tests {
 
     #[test]
     fn a_single_run_has_no_second() {
-        let s = Schedule::Once { at: at("2026-10-20T09:00:00Z") };
+        let s = Schedule::Once {
+            at: at("2026-10-20T09:00:00Z"),
+        };
         assert_eq!(s.next_after(at("2026-10-20T08:00:00Z")), Some(at("2026-10-20T09:00:00Z")));
         assert_eq!(s.next_after(at("2026-10-20T09:00:00Z")), None);
     }
@@ -195,7 +202,13 @@ mod tests {
     #[test]
     fn a_bad_schedule_names_its_field() {
         let bad = |cron: &str, tz: &str| {
-            Schedule::Recurring { cron: cron.into(), time_zone: tz.into() }.check().unwrap_err().0
+            Schedule::Recurring {
+                cron: cron.into(),
+                time_zone: tz.into(),
+            }
+            .check()
+            .unwrap_err()
+            .0
         };
         assert_eq!(bad("* * * * * *", "Europe/Berlin"), "cron");
         assert_eq!(bad("61 * * * *", "Europe/Berlin"), "cron");

@@ -105,10 +105,16 @@ impl FromStr for MessageId {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || format!("'{}' is not an id of the form msg_…", text.escape_debug());
-        let rest = text.strip_prefix(Self::PREFIX).filter(|r| r.len() == 16).ok_or_else(bad)?;
+        let rest = text
+            .strip_prefix(Self::PREFIX)
+            .filter(|r| r.len() == 16)
+            .ok_or_else(bad)?;
         let value = decode(rest).ok_or_else(bad)?;
         let job_id = i64::try_from(value >> 16).map_err(|_| bad())?;
-        Ok(MessageId { job_id, ordinal: (value & 0xffff) as u16 })
+        Ok(MessageId {
+            job_id,
+            ordinal: (value & 0xffff) as u16,
+        })
     }
 }
 

@@ -22,6 +22,6 @@ pub mod id;
 pub mod job;
 pub mod message;
 pub mod recipient;
-pub mod secret;
 pub mod time;
+pub mod token;
 pub mod worker;

@@ -95,7 +95,11 @@ mod tests {
                 name: Some("Anna \"A\" Ünal".into()),
                 data: Some(RawValue::from_string(r#"{"n":1,"s":"a\nb"}"#.into()).unwrap()),
             },
-            Recipient { email: EmailAddress::parse("bob@example.org").unwrap(), name: None, data: None },
+            Recipient {
+                email: EmailAddress::parse("bob@example.org").unwrap(),
+                name: None,
+                data: None,
+            },
         ];
         let back = decode(&encode(&given)).unwrap();
         assert_eq!(format!("{back:?}"), format!("{given:?}"));

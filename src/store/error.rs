@@ -18,6 +18,9 @@ pub enum StoreError {
     /// The step is not possible in the present state; the text says which state that is.
     #[error("{0}")]
     Conflict(String),
+    /// Rolled back to let another transaction pass. Nothing was written; the step may be repeated.
+    #[error("another transaction was in the way")]
+    Contended,
     /// Something stored cannot be read back: a person must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
@@ -30,6 +33,79 @@ impl StoreError {
     /// Whether the same step may succeed when tried again a little later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::Unavailable(_) | StoreError::Full(_))
+        matches!(self, StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Contended)
+    }
+}
+
+/// Sorts a driver's error by what the caller can do about it.
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(db) => {
+                let code = db.code().unwrap_or_default();
+                from_code(&code, error.to_string())
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Protocol(_) => StoreError::Unavailable(error.to_string()),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => StoreError::Corrupt(error.to_string()),
+            _ => StoreError::Refused(error.to_string()),
+        }
+    }
+}
+
+/// `code` is an SQLSTATE of five characters (PostgreSQL) or SQLite's extended result code in digits.
+fn from_code(code: &str, text: String) -> StoreError {
+    if code.len() == 5 {
+        return match code {
+            "40001" | "40P01" | "55P03" => StoreError::Contended,
+            "53100" => StoreError::Full(text),
+            "23505" | "23503" => StoreError::Conflict(text),
+            "57014" | "25006" => StoreError::Unavailable(text),
+            c if c.starts_with("08") || c.starts_with("53") || c.starts_with("57") || c.starts_with("58") => {
+                StoreError::Unavailable(text)
+            }
+            _ => StoreError::Refused(text),
+        };
+    }
+    // The low byte of an extended code is the primary one: sqlite.org/rescode.html.
+    match code.parse::<u32>().map(|c| c & 0xff) {
+        Ok(5 | 6) => StoreError::Contended,
+        Ok(13) => StoreError::Full(text),
+        Ok(8 | 10 | 14) => StoreError::Unavailable(text),
+        Ok(11 | 26) => StoreError::Corrupt(text),
+        Ok(19) => StoreError::Conflict(text),
+        _ => StoreError::Refused(text),
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::Execute(e) => e.into(),
+            other => StoreError::Refused(format!("migrating the schema: {other}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_both_databases_mean_what_the_caller_can_do() {
+        let kind = |code: &str| from_code(code, String::new());
+        assert!(matches!(kind("40P01"), StoreError::Contended));
+        assert!(matches!(kind("517"), StoreError::Contended), "SQLITE_BUSY_SNAPSHOT");
+        assert!(matches!(kind("53100"), StoreError::Full(_)));
+        assert!(matches!(kind("13"), StoreError::Full(_)));
+        assert!(matches!(kind("57P01"), StoreError::Unavailable(_)));
+        assert!(matches!(kind("778"), StoreError::Unavailable(_)), "SQLITE_IOERR_WRITE");
+        assert!(matches!(kind("23505"), StoreError::Conflict(_)));
+        assert!(matches!(kind("2067"), StoreError::Conflict(_)), "SQLITE_CONSTRAINT_UNIQUE");
+        assert!(matches!(kind("42P01"), StoreError::Refused(_)));
     }
 }

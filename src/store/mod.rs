@@ -6,16 +6,88 @@
 
 pub mod access;
 pub mod audience;
+pub mod delivery;
 pub mod error;
+pub mod fan_out;
 pub mod intake;
 pub mod library;
 pub mod queue;
 pub mod reports;
+pub mod workers;
+
+mod lite;
+mod pg;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use error::{Result, StoreError};
 
 /// All steps together; what the stages and the pages hold as `Arc<dyn Store>`.
 pub trait Store:
-    access::Access + audience::Audience + intake::Intake + library::Library + queue::Queue + reports::Reports
+    access::Access
+    + audience::Audience
+    + delivery::Delivery
+    + fan_out::FanOut
+    + intake::Intake
+    + library::Library
+    + queue::Queue
+    + reports::Reports
+    + workers::Workers
 {
+    /// Whether a process that holds the database's lock is the only one that can be alive.
+    fn is_exclusive(&self) -> bool;
 }
+
+/// Where the data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl DatabaseUrl {
+    /// Reads `sqlite:PATH`, `sqlite://PATH` or `postgres://…`.
+    /// # Errors
+    /// A sentence that names the forms.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
+        match path {
+            Some(path) if !path.is_empty() => Ok(Self::Sqlite(Path::new(path).to_owned())),
+            _ => Err("the database URL must be sqlite:PATH or postgres://user@host/name".to_owned()),
+        }
+    }
+}
+
+/// Connects, creates what is missing, and brings the schema up to date.
+/// # Errors
+/// `Unavailable` when the database cannot be reached; `Refused` when a migration fails.
+pub async fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>> {
+    match url {
+        DatabaseUrl::Sqlite(path) => lite::open(path).await,
+        DatabaseUrl::Postgres(url) => pg::open(url).await,
+    }
+}
+
+/// The claim, with the one clause that only one database knows.
+macro_rules! claim_sql {
+    ($skip_locked:literal) => {
+        concat!(
+            "-- claim
+            WITH pick AS (
+                SELECT id FROM jobs
+                 WHERE state = 'ready' AND kind = $4
+                   AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $1 AND w.state = 'live')
+                 ORDER BY priority, seq, id LIMIT $3 ",
+            $skip_locked,
+            ")
+            UPDATE jobs SET state = 'running', worker_id = $1, epoch = epoch + 1, claimed_at = $2, touched_at = $2
+             WHERE id IN (SELECT id FROM pick)
+            RETURNING id, epoch, broadcast_id, seq, priority, deaths, stop, cursor, inflight"
+        )
+    };
+}
+use claim_sql;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::domain::secret::SecretKey;
+use crate::domain::token::SecretKey;
 use crate::store::Store;
 
 /// What every handler may use.

@@ -1,1 +1,5 @@
 //! The one integration test binary; each module is a topic.
+
+mod compose;
+mod support;
+mod tidy;

@@ -1,0 +1,88 @@
+//! What a worker reads and records while it delivers a chunk. Every write is fenced: it names the lease,
+//! and with an old epoch it changes nothing.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use super::error::Result;
+use crate::domain::broadcast::Brief;
+use crate::domain::chunk::Chunk;
+use crate::domain::id::BroadcastId;
+use crate::domain::job::{Lease, Stop};
+use crate::domain::message::{MessageStatus, Outcome};
+use crate::domain::time::Timestamp;
+
+/// A message of a claimed chunk that has a row: what earlier attempts left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    pub ordinal: u16,
+    pub status: MessageStatus,
+    pub attempts: i64,
+    pub burnt: i64,
+    pub possible_duplicate: bool,
+    pub next_at: Option<Timestamp>,
+}
+
+/// The payload of a claimed deliver job.
+#[derive(Debug, Clone)]
+pub struct ChunkWork {
+    pub chunk: Chunk,
+    pub earlier: Vec<Earlier>,
+}
+
+/// One outcome to record.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    pub ordinal: u16,
+    /// The status it had, `queued` or `deferred`: the counters move by the difference.
+    pub before: MessageStatus,
+    pub outcome: Outcome,
+    /// Tries that reached a relay, this one included. An attempt is recorded when this rises.
+    pub attempts: i64,
+    /// Tries that count against the message.
+    pub burnt: i64,
+    /// Whether this outcome is a try that reached a relay.
+    pub is_attempt: bool,
+    /// Whether the message is flagged as a possible duplicate by this outcome for the first time.
+    pub newly_flagged: bool,
+    pub relay_id: Option<i64>,
+    pub at: Timestamp,
+}
+
+/// What one job contributes to a group commit.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub lease: Lease,
+    pub settled: Vec<Settled>,
+    /// All ordinals of the job that may be on the wire once this is committed.
+    pub inflight: Vec<u16>,
+}
+
+/// The answer to one [`Progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    /// Durable. An operator may want the job stopped.
+    Durable { stop: Option<Stop> },
+    /// The lease has lapsed; nothing of this job was written.
+    Fenced,
+}
+
+#[async_trait]
+pub trait Delivery: Send + Sync {
+    /// What all messages of a broadcast have in common.
+    async fn brief(&self, id: &BroadcastId) -> Result<Brief>;
+
+    /// The recipients of a claimed chunk and what earlier attempts left.
+    async fn chunk_work(&self, lease: Lease) -> Result<ChunkWork>;
+
+    /// Which of these normalised addresses must not be mailed.
+    async fn suppressed_among(&self, addresses: &[String]) -> Result<HashSet<String>>;
+
+    /// The group commit: outcomes, counters and intents of any number of jobs in one transaction.
+    /// Answers in the order asked. A fenced job does not spoil the others.
+    async fn commit_progress(&self, batch: &[Progress], now: Timestamp) -> Result<Vec<Ack>>;
+
+    /// The id under which a relay's name stands in message rows.
+    async fn relay_id(&self, name: &str) -> Result<i64>;
+}

@@ -1,0 +1,69 @@
+//! The store on SQLite: one file, no other service. Differs from [`super::pg`] in how it is opened, how a
+//! transaction begins, and that one process owns the file, so that it needs no notification.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use tokio::sync::watch;
+
+use super::{Result, Store, StoreError, claim_sql};
+
+#[path = "sql/mod.rs"]
+mod sql;
+
+type Db = sqlx::Sqlite;
+type Connection = sqlx::SqliteConnection;
+
+/// A deferred transaction that reads and then writes can fail at once with SQLITE_BUSY_SNAPSHOT, past
+/// any timeout; one that says at the start that it will write cannot.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+const CLAIM: &str = claim_sql!("");
+const EXCLUSIVE: bool = true;
+
+/// How long a writer waits for another process's transaction, such as a backup's.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Readers beside the one writer: the pages and the API; WAL lets them read while it writes.
+const READERS_MAX: u32 = 4;
+/// How long a request waits for a connection before the database counts as unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Nobody else listens to an SQLite file.
+async fn notify(_: &mut Connection) -> sqlx::Result<()> {
+    Ok(())
+}
+
+pub(super) async fn open(path: &Path) -> Result<Arc<dyn Store>> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| StoreError::Unavailable(format!("creating {}: {e}", folder.display())))?;
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .journal_mode(SqliteJournalMode::Wal)
+        // Every commit survives a power cut: 202 means durable.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("journal_size_limit", "67108864")
+        .pragma("temp_store", "MEMORY")
+        .pragma("cache_size", "-16384");
+    // All writes go through one connection, first come first served: SQLite's own waiters have no order.
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options.clone())
+        .await?;
+    sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+    let reader = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options.create_if_missing(false).read_only(true))
+        .await?;
+    // A heartbeat through the same writer: it queues behind a few short transactions at most.
+    Ok(Arc::new(sql::SqlStore::new(writer.clone(), reader, writer, watch::Sender::new(0))))
+}

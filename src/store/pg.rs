@@ -1,0 +1,99 @@
+//! The store on PostgreSQL: any number of processes on one database. Differs from [`super::lite`] in how it
+//! is opened, in `FOR UPDATE SKIP LOCKED`, and in that commits notify the other processes.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tokio::sync::watch;
+
+use super::{Result, Store, StoreError, claim_sql};
+
+#[path = "sql/mod.rs"]
+mod sql;
+
+type Db = sqlx::Postgres;
+type Connection = sqlx::PgConnection;
+
+const BEGIN: &str = "BEGIN";
+const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
+const EXCLUSIVE: bool = false;
+
+/// Connections for writing, for the workers and accepting requests together.
+const WRITERS_MAX: u32 = 8;
+/// Connections for reading: the pages and the API.
+const READERS_MAX: u32 = 6;
+/// How long a step waits for a connection before the database counts as unavailable.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before listening again after the listener's connection was lost.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// One notification per transaction that makes work, never per row: notifying commits queue up behind
+/// one lock of the whole server.
+async fn notify(connection: &mut Connection) -> sqlx::Result<()> {
+    sqlx::query("SELECT pg_notify('hikyaku', '')")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|e| StoreError::Refused(format!("the database URL: {e}")))?
+        .application_name("hikyaku")
+        // A statement that hangs must not hold a worker for longer than its lease is worth.
+        .options([
+            ("statement_timeout", "30000"),
+            ("lock_timeout", "10000"),
+            ("idle_in_transaction_session_timeout", "60000"),
+        ]);
+    let pool = |connections: u32| {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.clone())
+    };
+    let writer = pool(WRITERS_MAX);
+    migrate(&options).await?;
+    let wake = watch::Sender::new(0);
+    tokio::spawn(listen(pool(1), wake.clone()));
+    Ok(Arc::new(sql::SqlStore::new(writer, pool(READERS_MAX), pool(1), wake)))
+}
+
+/// Migrations may take longer than an ordinary statement is allowed to.
+async fn migrate(options: &PgConnectOptions) -> Result<()> {
+    let patient = options
+        .clone()
+        .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(patient)
+        .await?;
+    sqlx::migrate!("migrations/postgres").run(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+/// Passes notifications of other processes on to this one's loops, until the store is dropped.
+async fn listen(pool: sqlx::PgPool, waker: watch::Sender<u64>) {
+    loop {
+        if let Ok(mut listener) = PgListener::connect_with(&pool).await
+            && listener.listen("hikyaku").await.is_ok()
+        {
+            loop {
+                // What was sent while we were not listening is lost: wake up once to look.
+                waker.send_modify(|n| *n += 1);
+                tokio::select! {
+                    () = waker.closed() => return,
+                    heard = listener.try_recv() => if heard.is_err() { break },
+                }
+            }
+        }
+        tokio::select! {
+            () = waker.closed() => return,
+            () = tokio::time::sleep(LISTEN_AGAIN_AFTER) => {}
+        }
+    }
+}

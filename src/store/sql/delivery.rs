@@ -1,0 +1,313 @@
+//! Delivery: see [`crate::store::delivery`].
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::{Connection, SqlStore, from_json, json_texts, parsed, retrying, to_json};
+use crate::domain::broadcast::{Brief, OnUncertain};
+use crate::domain::chunk::Chunk;
+use crate::domain::counts::Counts;
+use crate::domain::id::BroadcastId;
+use crate::domain::job::{Lease, Stop};
+use crate::domain::message::MessageStatus;
+use crate::domain::recipient;
+use crate::domain::time::Timestamp;
+use crate::store::delivery::{Ack, ChunkWork, Delivery, Earlier, Progress, Settled};
+use crate::store::{Result, StoreError};
+
+#[derive(sqlx::FromRow)]
+struct BriefRow {
+    letter: String,
+    send_at: Option<i64>,
+    created_at: i64,
+    expires_at: Option<i64>,
+    on_uncertain: String,
+}
+
+#[derive(sqlx::FromRow)]
+struct EarlierRow {
+    ordinal: i64,
+    status: String,
+    attempts: i64,
+    burnt: i64,
+    possible_duplicate: i64,
+    next_at: Option<i64>,
+}
+
+#[async_trait]
+impl Delivery for SqlStore {
+    async fn brief(&self, id: &BroadcastId) -> Result<Brief> {
+        let row: BriefRow = sqlx::query_as(
+            "-- brief
+            SELECT l.letter, b.send_at, b.created_at, b.expires_at, b.on_uncertain
+              FROM broadcasts b JOIN letters l ON l.broadcast_id = b.id WHERE b.id = $1",
+        )
+        .bind(id.as_str())
+        .fetch_one(&self.reader)
+        .await?;
+        Ok(Brief {
+            id: id.clone(),
+            letter: from_json("letters.letter", &row.letter)?,
+            date: Timestamp(row.send_at.unwrap_or(row.created_at)),
+            expires_at: row.expires_at.map(Timestamp),
+            on_uncertain: if row.on_uncertain == "hold" {
+                OnUncertain::Hold
+            } else {
+                OnUncertain::Resend
+            },
+        })
+    }
+
+    async fn chunk_work(&self, lease: Lease) -> Result<ChunkWork> {
+        let payload: Vec<u8> = sqlx::query_scalar("-- chunk_payload\n SELECT payload FROM chunks WHERE job_id = $1")
+            .bind(lease.job_id)
+            .fetch_one(&self.reader)
+            .await?;
+        let recipients = recipient::decode(&payload)
+            .map_err(|e| StoreError::Corrupt(format!("chunks.payload of job {}: {e}", lease.job_id)))?;
+        // From the writer: the rows must be at least as new as the claim.
+        let rows: Vec<EarlierRow> = sqlx::query_as(
+            "-- earlier
+            SELECT ordinal, status, attempts, burnt, possible_duplicate, next_at FROM messages WHERE job_id = $1",
+        )
+        .bind(lease.job_id)
+        .fetch_all(&self.writer)
+        .await?;
+        let earlier = rows
+            .into_iter()
+            .map(|r| {
+                Ok(Earlier {
+                    ordinal: ordinal(r.ordinal)?,
+                    status: parsed("messages.status", &r.status)?,
+                    attempts: r.attempts,
+                    burnt: r.burnt,
+                    possible_duplicate: r.possible_duplicate != 0,
+                    next_at: r.next_at.map(Timestamp),
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(ChunkWork {
+            chunk: Chunk { recipients },
+            earlier,
+        })
+    }
+
+    async fn suppressed_among(&self, addresses: &[String]) -> Result<HashSet<String>> {
+        let rows: Vec<String> = sqlx::query_scalar(
+            "-- suppressed_among
+            SELECT address FROM suppressions WHERE address IN (SELECT value->>'v' FROM json_each($1))",
+        )
+        .bind(json_texts(addresses))
+        .fetch_all(&self.writer)
+        .await?;
+        Ok(rows.into_iter().collect())
+    }
+
+    async fn commit_progress(&self, batch: &[Progress], now: Timestamp) -> Result<Vec<Ack>> {
+        retrying(|| self.try_commit_progress(batch, now)).await
+    }
+
+    async fn relay_id(&self, name: &str) -> Result<i64> {
+        let id = sqlx::query_scalar(
+            "-- relay_id
+            INSERT INTO relays (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
+        )
+        .bind(name)
+        .fetch_one(&self.writer)
+        .await?;
+        Ok(id)
+    }
+}
+
+pub(super) fn ordinal(stored: i64) -> Result<u16> {
+    u16::try_from(stored).map_err(|_| StoreError::Corrupt(format!("messages.ordinal {stored}")))
+}
+
+/// One job's line of the group commit.
+#[derive(Serialize)]
+struct JobDelta {
+    j: i64,
+    e: i64,
+    /// The intents, as text.
+    i: String,
+    s: i64,
+    f: i64,
+    d: i64,
+    p: i64,
+    u: i64,
+    x: i64,
+    g: i64,
+}
+
+/// One message's line of the group commit; short names, since there are many.
+#[derive(Serialize)]
+struct MessageLine<'a> {
+    j: i64,
+    o: u16,
+    s: &'static str,
+    a: i64,
+    b: i64,
+    g: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    c: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    e: Option<&'a str>,
+    r: &'a str,
+    k: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    y: Option<i64>,
+    t: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<i64>,
+}
+
+impl JobDelta {
+    fn of(progress: &Progress) -> Self {
+        let mut moved = Counts::default();
+        let mut flagged = 0;
+        for settled in &progress.settled {
+            moved.add(settled.before, -1);
+            moved.add(settled.outcome.status, 1);
+            flagged += i64::from(settled.newly_flagged);
+        }
+        JobDelta {
+            j: progress.lease.job_id,
+            e: progress.lease.epoch,
+            i: to_json(&progress.inflight),
+            s: moved.sent,
+            f: moved.failed,
+            d: moved.deferred,
+            p: moved.suppressed,
+            u: moved.uncertain,
+            x: moved.expired,
+            g: flagged,
+        }
+    }
+}
+
+impl<'a> MessageLine<'a> {
+    fn of(lease: Lease, settled: &'a Settled) -> Self {
+        let outcome = &settled.outcome;
+        MessageLine {
+            j: lease.job_id,
+            o: settled.ordinal,
+            s: outcome.status.as_str(),
+            a: settled.attempts,
+            b: settled.burnt,
+            g: i64::from(outcome.possible_duplicate),
+            c: outcome.reply.code,
+            e: outcome.reply.enhanced.as_deref(),
+            r: &outcome.reply.text,
+            k: outcome.class,
+            y: settled.relay_id,
+            t: settled.at.0,
+            n: outcome.next_at.map(|t| t.0),
+        }
+    }
+}
+
+/// Whether an attempt needs a row of its own: all but the only one of a message that was sent at once.
+fn deserves_row(settled: &Settled) -> bool {
+    settled.is_attempt && !(settled.outcome.status == MessageStatus::Sent && settled.attempts == 1)
+}
+
+impl SqlStore {
+    async fn try_commit_progress(&self, batch: &[Progress], now: Timestamp) -> Result<Vec<Ack>> {
+        let mut tx = self.begin().await?;
+        let acked = move_jobs(&mut tx, batch, now).await?;
+        let held = || batch.iter().filter(|p| acked.contains_key(&p.lease));
+        let lines: Vec<MessageLine> = held()
+            .flat_map(|p| p.settled.iter().map(|s| MessageLine::of(p.lease, s)))
+            .collect();
+        if !lines.is_empty() {
+            write_messages(&mut tx, &to_json(&lines)).await?;
+        }
+        let tries: Vec<MessageLine> = held()
+            .flat_map(|p| {
+                p.settled
+                    .iter()
+                    .filter(|s| deserves_row(s))
+                    .map(|s| MessageLine::of(p.lease, s))
+            })
+            .collect();
+        if !tries.is_empty() {
+            write_attempts(&mut tx, &to_json(&tries)).await?;
+        }
+        tx.commit().await?;
+        Ok(batch
+            .iter()
+            .map(|p| {
+                acked
+                    .get(&p.lease)
+                    .map_or(Ack::Fenced, |stop| Ack::Durable { stop: *stop })
+            })
+            .collect())
+    }
+}
+
+/// The fence, the counters and the intents of all jobs in one statement. What does not come back is fenced.
+async fn move_jobs(tx: &mut Connection, batch: &[Progress], now: Timestamp) -> Result<HashMap<Lease, Option<Stop>>> {
+    let deltas: Vec<JobDelta> = batch.iter().map(JobDelta::of).collect();
+    let rows: Vec<(i64, i64, Option<String>)> = sqlx::query_as(
+        "-- move_jobs
+        UPDATE jobs SET touched_at = $2, inflight = d.inflight, sent = sent + d.d_sent, failed = failed + d.d_failed,
+               deferred = deferred + d.d_deferred, suppressed = suppressed + d.d_suppressed,
+               uncertain = uncertain + d.d_uncertain, expired = expired + d.d_expired, flagged = flagged + d.d_flagged
+          FROM (SELECT CAST(value->>'j' AS BIGINT) AS job_id, CAST(value->>'e' AS BIGINT) AS job_epoch,
+                       value->>'i' AS inflight,
+                       CAST(value->>'s' AS BIGINT) AS d_sent, CAST(value->>'f' AS BIGINT) AS d_failed,
+                       CAST(value->>'d' AS BIGINT) AS d_deferred, CAST(value->>'p' AS BIGINT) AS d_suppressed,
+                       CAST(value->>'u' AS BIGINT) AS d_uncertain, CAST(value->>'x' AS BIGINT) AS d_expired,
+                       CAST(value->>'g' AS BIGINT) AS d_flagged
+                  FROM json_each($1)) AS d
+         WHERE jobs.id = d.job_id AND jobs.epoch = d.job_epoch AND jobs.state = 'running'
+        RETURNING id, epoch, stop",
+    )
+    .bind(to_json(&deltas))
+    .bind(now.0)
+    .fetch_all(tx)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(job_id, epoch, stop)| (Lease { job_id, epoch }, stop.as_deref().and_then(Stop::parse)))
+        .collect())
+}
+
+async fn write_messages(tx: &mut Connection, lines: &str) -> Result<()> {
+    sqlx::query(
+        "-- write_messages
+        INSERT INTO messages (job_id, ordinal, status, attempts, burnt, possible_duplicate, code, enhanced, reply, class,
+               relay_id, at, next_at)
+        SELECT CAST(value->>'j' AS BIGINT), CAST(value->>'o' AS BIGINT), value->>'s', CAST(value->>'a' AS BIGINT),
+               CAST(value->>'b' AS BIGINT), CAST(value->>'g' AS BIGINT), CAST(value->>'c' AS BIGINT), value->>'e',
+               value->>'r', value->>'k', CAST(value->>'y' AS BIGINT), CAST(value->>'t' AS BIGINT),
+               CAST(value->>'n' AS BIGINT)
+          FROM json_each($1) WHERE true
+        ON CONFLICT (job_id, ordinal) DO UPDATE SET status = excluded.status, attempts = excluded.attempts,
+               burnt = excluded.burnt, possible_duplicate = excluded.possible_duplicate, code = excluded.code,
+               enhanced = excluded.enhanced, reply = excluded.reply, class = excluded.class,
+               relay_id = excluded.relay_id, at = excluded.at, next_at = excluded.next_at",
+    )
+    .bind(lines)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn write_attempts(tx: &mut Connection, lines: &str) -> Result<()> {
+    sqlx::query(
+        "-- write_attempts
+        INSERT INTO attempts (job_id, ordinal, n, status, code, enhanced, reply, class, relay_id, at)
+        SELECT CAST(value->>'j' AS BIGINT), CAST(value->>'o' AS BIGINT), CAST(value->>'a' AS BIGINT), value->>'s',
+               CAST(value->>'c' AS BIGINT), value->>'e', value->>'r', value->>'k', CAST(value->>'y' AS BIGINT),
+               CAST(value->>'t' AS BIGINT)
+          FROM json_each($1) WHERE true
+        ON CONFLICT (job_id, ordinal, n) DO NOTHING",
+    )
+    .bind(lines)
+    .execute(tx)
+    .await?;
+    Ok(())
+}

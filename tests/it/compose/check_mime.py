@@ -1,0 +1,96 @@
+"""Reads messages with Python's own mail parser and compares them with what was put in.
+
+Takes a file of JSON lines: the message (base64) and the headers, addresses, subject and bodies that a
+reader must find. Prints what is wrong, ends with 1 if anything is.
+"""
+
+import base64
+import email
+import email.policy
+import json
+import re
+import sys
+
+
+def faults(case):
+    raw = base64.b64decode(case["bytes"])
+    head, _, body = raw.partition(b"\r\n\r\n")
+    if re.search(rb"\r(?!\n)|(?<!\r)\n", raw):
+        yield "a bare CR or LF"
+    if not raw.isascii():
+        yield "a byte beyond ASCII"
+    if b"\0" in raw:
+        yield "a NUL"
+    if any(len(line) > 998 for line in head.split(b"\r\n")):
+        yield "a header line longer than 998"
+    if any(len(line) > 76 for line in body.split(b"\r\n")):
+        yield "a body line longer than 76"
+    if not raw.endswith(b"\r\n"):
+        yield "no line break at the end"
+
+    message = email.message_from_bytes(raw, policy=email.policy.SMTP)
+    if sorted(message.keys()) != sorted(case["headers"]):
+        yield f"headers {message.keys()} instead of {case['headers']}"
+    for part in message.walk():
+        if part.defects:
+            yield f"defects {part.defects}"
+        for name, value in part.items():
+            if value.defects:
+                yield f"defects in {name}: {value.defects} {str(value)!r}"
+    for field in ["from", "to"]:
+        addresses = message[field].addresses
+        found = [[a.addr_spec, a.display_name] for a in addresses]
+        if found != [case[field]]:
+            yield f"{field} {found} instead of {case[field]}"
+    if str(message["subject"]) != case["subject"]:
+        yield f"subject {str(message['subject'])!r} instead of {case['subject']!r}"
+    if message["subject"] is not None and re.search(r"[\r\n\0]", str(message["subject"])):
+        yield "a line break in the decoded subject"
+    if not re.fullmatch(r"<https://mail\.example\.org/u/[A-Za-z0-9_-]+>", str(message["list-unsubscribe"])):
+        yield f"list-unsubscribe {message['list-unsubscribe']}"
+    if str(message["list-unsubscribe-post"]) != "List-Unsubscribe=One-Click":
+        yield f"list-unsubscribe-post {message['list-unsubscribe-post']}"
+    if not re.fullmatch(r"<[a-z2-7]{32}@example\.org>", str(message["message-id"])):
+        yield f"message-id {message['message-id']}"
+    if message["date"].datetime.isoformat() != "2026-09-21T14:13:20+00:00":
+        yield f"date {message['date']}"
+    yield from body_faults(message, case)
+
+
+def body_faults(message, case):
+    if case["html"] is None:
+        parts, kinds = [message], ["text/plain"]
+    else:
+        if message.get_content_type() != "multipart/alternative":
+            yield f"type {message.get_content_type()}"
+        parts, kinds = list(message.iter_parts()), ["text/plain", "text/html"]
+    if [part.get_content_type() for part in parts] != kinds:
+        yield f"parts {[part.get_content_type() for part in parts]}"
+        return
+    for part, wanted in zip(parts, [case["text"], case["html"]]):
+        if part.get_content_charset() != "utf-8":
+            yield f"charset {part.get_content_charset()}"
+        if lines(part.get_payload(decode=True).decode("utf-8")) != lines(wanted):
+            yield f"{part.get_content_type()} {part.get_content()!r} instead of {wanted!r}"
+
+
+def lines(text):
+    """Lines as RFC 5322 knows them; those that are empty at the end do not count."""
+    return re.sub(r"\r\n|\r", "\n", text).rstrip("\n").split("\n")
+
+
+def main():
+    wrong = 0
+    with open(sys.argv[1], encoding="utf-8") as cases:
+        for number, line in enumerate(cases, 1):
+            found = list(faults(json.loads(line)))
+            if found:
+                wrong += 1
+                if wrong <= 10:
+                    print(f"message {number}: {found}")
+    print(f"{number} messages, {wrong} wrong")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
