@@ -138,6 +138,12 @@ impl Progress {
         }
     }
 
+    /// The counts that are not zero, for the sum.
+    #[must_use]
+    pub fn summands(&self) -> Vec<&Tile> {
+        self.tiles.iter().filter(|t| t.n > 0).collect()
+    }
+
     /// Whether anything can change without anybody's doing.
     #[must_use]
     pub fn is_live(&self) -> bool {
