@@ -79,7 +79,7 @@ macro_rules! claim_sql {
             "-- claim
             WITH pick AS (
                 SELECT id FROM jobs
-                 WHERE state = 'ready' AND kind = $4
+                 WHERE state = 'ready' AND kind = $4 AND seq <= $5
                    AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $1 AND w.state = 'live')
                  ORDER BY priority, seq, id LIMIT $3 ",
             $skip_locked,

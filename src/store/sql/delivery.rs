@@ -208,9 +208,13 @@ impl<'a> MessageLine<'a> {
     }
 }
 
-/// Whether an attempt needs a row of its own: all but the only one of a message that was sent at once.
-fn deserves_row(settled: &Settled) -> bool {
-    settled.is_attempt && !(settled.outcome.status == MessageStatus::Sent && settled.attempts == 1)
+/// The attempt's own row: for all but the only one of a message that was sent at once.
+fn attempt_line(lease: Lease, settled: &Settled) -> Option<MessageLine<'_>> {
+    let status = settled.attempt?;
+    if status == MessageStatus::Sent && settled.attempts == 1 {
+        return None;
+    }
+    Some(MessageLine { s: status.as_str(), ..MessageLine::of(lease, settled) })
 }
 
 impl SqlStore {
@@ -225,12 +229,7 @@ impl SqlStore {
             write_messages(&mut tx, &to_json(&lines)).await?;
         }
         let tries: Vec<MessageLine> = held()
-            .flat_map(|p| {
-                p.settled
-                    .iter()
-                    .filter(|s| deserves_row(s))
-                    .map(|s| MessageLine::of(p.lease, s))
-            })
+            .flat_map(|p| p.settled.iter().filter_map(|s| attempt_line(p.lease, s)))
             .collect();
         if !tries.is_empty() {
             write_attempts(&mut tx, &to_json(&tries)).await?;
