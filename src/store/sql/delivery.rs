@@ -214,7 +214,10 @@ fn attempt_line(lease: Lease, settled: &Settled) -> Option<MessageLine<'_>> {
     if status == MessageStatus::Sent && settled.attempts == 1 {
         return None;
     }
-    Some(MessageLine { s: status.as_str(), ..MessageLine::of(lease, settled) })
+    Some(MessageLine {
+        s: status.as_str(),
+        ..MessageLine::of(lease, settled)
+    })
 }
 
 impl SqlStore {
