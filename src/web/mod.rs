@@ -1,6 +1,10 @@
 //! HTTP: the JSON API, the pages, and the public unsubscribe endpoint. Never sends mail and never does a
 //! worker's work inside a request.
 
+pub mod public;
+pub mod session;
+pub mod ui;
+
 use std::sync::Arc;
 
 use crate::clock::Clock;

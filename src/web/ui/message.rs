@@ -12,7 +12,6 @@ use super::form::Fields;
 use super::{format, progress};
 use crate::domain::broadcast::Broadcast;
 use crate::domain::id::MessageId;
-use crate::domain::time::Timestamp;
 use crate::store::reports::{AttemptView, MessageView};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
@@ -25,7 +24,6 @@ pub(super) struct MessagePage {
     b: Broadcast,
     attempts: Vec<AttemptView>,
     meaning: &'static str,
-    now: Timestamp,
 }
 
 pub async fn show(
@@ -38,9 +36,8 @@ pub async fn show(
     let b = state.store.broadcast(&m.broadcast_id).await?.ok_or(UiError::NotFound)?;
     let attempts = state.store.attempts(id).await?;
     Ok(MessagePage {
-        chrome: Chrome::new(&signed, Section::Broadcasts).noting(""),
+        chrome: Chrome::new(&signed, Section::Broadcasts),
         meaning: progress::meaning(m.status),
-        now: state.clock.now(),
         m,
         b,
         attempts,

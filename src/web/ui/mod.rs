@@ -21,7 +21,6 @@ mod form;
 mod import;
 mod login;
 mod login_limit;
-mod mailbox;
 mod message;
 mod preview;
 mod progress;
@@ -134,7 +133,4 @@ fn machine_pages() -> Router<WebState> {
         .route("/workers", get(workers::show))
         .route("/workers/now", get(workers::fragment))
         .route("/jobs/{id}/release", post(workers::release))
-        .route("/mailbox", get(mailbox::list))
-        .route("/mailbox/{n}", get(mailbox::show))
-        .route("/mailbox/{n}/html", get(mailbox::html))
 }

@@ -96,7 +96,6 @@ pub struct Progress {
     pub duplicates: i64,
     pub law: Law,
     pub is_final: bool,
-    pub is_running: bool,
     pub rate: Option<String>,
     /// How long the rest takes at the present pace.
     pub left: Option<String>,
@@ -129,7 +128,6 @@ impl Progress {
             duplicates: b.received.duplicates,
             law: law(b),
             is_final: b.status.is_final(),
-            is_running,
             rate: is_moving.then(|| format::rate(&rate.per_sec)),
             left: is_moving.then(|| format::duration(&(((total - settled) as f64 / rate.per_sec * 1_000.0) as i64))),
             took: b.started_at.map(|start| format::duration(&(b.finished_at.unwrap_or(now) - start))),

@@ -15,6 +15,7 @@ use super::form::{Fields, Problems, parse_time};
 use super::{format, progress};
 use crate::domain::campaign::Draft;
 use crate::domain::time::Timestamp;
+use crate::pipeline::accept::{AcceptError, IdempotencyKey, accept_draft};
 use crate::web::WebState;
 use crate::web::session::{self, SignedIn};
 
@@ -155,5 +156,18 @@ pub(super) async fn start(
     send_at: Option<Timestamp>,
     key: &str,
 ) -> Result<Redirect, UiError> {
-    Err(UiError::Broken(format!("{} {draft:?} {send_at:?} {key} {}", signed.0.id, state.public_url)))
+    let owner = format!("user:{}", signed.0.id);
+    let key = IdempotencyKey::parse(&owner, key)
+        .map_err(|_| UiError::Refused("The form is incomplete. Go back, load the page anew and try again.".to_owned()))?;
+    let accepted =
+        accept_draft(&*state.store, draft, send_at, Some(key), state.clock.now(), fastrand::u128(..)).await;
+    match accepted {
+        Ok(id) => Ok(Redirect::to(&format!("/broadcasts/{id}?note=accepted"))),
+        Err(AcceptError::Store(e)) => Err(e.into()),
+        Err(AcceptError::Invalid { problems, .. }) => {
+            let details: Vec<String> = problems.into_iter().map(|p| p.detail).collect();
+            Err(UiError::Refused(format!("Nothing was sent: {}.", details.join("; "))))
+        }
+        Err(e) => Err(UiError::Refused(format!("Nothing was sent: {e}."))),
+    }
 }
