@@ -6,6 +6,9 @@
 
 pub mod domain;
 
+pub mod sink;
+pub mod smtp;
+
 pub mod clock;
 pub mod config;
 pub mod telemetry;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::domain::token::SecretKey;
+use crate::sink::Sink;
 use crate::store::Store;
 
 /// What every handler may use.
@@ -22,4 +23,6 @@ pub struct WebState {
     pub public_url: Arc<str>,
     /// SHA-256 of the bootstrap key in hex, when one is configured. It has all scopes.
     pub bootstrap_key_hash: Option<Arc<str>>,
+    /// The built-in capture relay, while mail goes to it.
+    pub captured: Option<Sink>,
 }

@@ -43,7 +43,11 @@ const SETUP_SETTING: &str = "setup_token_sha256";
 
 /// The user who asks. Every handler of a page takes it, and what a page is made of needs it, so that no
 /// page can be shown to anybody who is not signed in: those are sent to the login page.
-pub struct SignedIn(pub User);
+pub struct SignedIn {
+    pub user: User,
+    /// Whether there is a mailbox of captured mail to be looked at.
+    pub has_mailbox: bool,
+}
 
 impl FromRequestParts<WebState> for SignedIn {
     type Rejection = Response;
@@ -57,7 +61,8 @@ impl FromRequestParts<WebState> for SignedIn {
                 .map_err(|e| UiError::from(e).into_response())?,
             None => None,
         };
-        user.map(SignedIn).ok_or_else(|| {
+        let has_mailbox = state.captured.is_some();
+        user.map(|user| SignedIn { user, has_mailbox }).ok_or_else(|| {
             // Only a page can be come back to; the answer to a form cannot.
             let wanted = if parts.method == Method::GET { parts.uri.path_and_query() } else { None };
             to_login(wanted.map(|p| p.as_str())).into_response()

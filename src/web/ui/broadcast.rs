@@ -119,7 +119,7 @@ pub async fn fragment(
 }
 
 pub async fn pause(signed: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
-    let wish = Wish::Pause { reason: format!("paused by {}", signed.0.email) };
+    let wish = Wish::Pause { reason: format!("paused by {}", signed.user.email) };
     wish_for(&state, &id, &wish, "paused").await
 }
 

@@ -57,12 +57,13 @@ pub struct Chrome {
     pub user: String,
     pub notice: Option<&'static str>,
     here: Section,
+    has_mailbox: bool,
 }
 
 impl Chrome {
     #[must_use]
     pub fn new(signed: &SignedIn, here: Section) -> Self {
-        Self { user: signed.0.email.clone(), notice: None, here }
+        Self { user: signed.user.email.clone(), notice: None, here, has_mailbox: signed.has_mailbox }
     }
 
     /// Says what was just done. The address holds a name of ours and never the sentence, so that a
@@ -80,6 +81,7 @@ impl Chrome {
                 label,
                 items: items
                     .iter()
+                    .filter(|(section, ..)| self.has_mailbox || *section != Section::Mailbox)
                     .map(|&(section, url, label)| NavItem { url, label, is_here: section == self.here })
                     .collect(),
             })

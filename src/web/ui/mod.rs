@@ -21,6 +21,8 @@ mod form;
 mod import;
 mod login;
 mod login_limit;
+mod mail_view;
+mod mailbox;
 mod message;
 mod preview;
 mod progress;
@@ -133,4 +135,7 @@ fn machine_pages() -> Router<WebState> {
         .route("/workers", get(workers::show))
         .route("/workers/now", get(workers::fragment))
         .route("/jobs/{id}/release", post(workers::release))
+        .route("/mailbox", get(mailbox::list))
+        .route("/mailbox/{id}", get(mailbox::show))
+        .route("/mailbox/{id}/html", get(mailbox::html))
 }

@@ -156,7 +156,7 @@ pub(super) async fn start(
     send_at: Option<Timestamp>,
     key: &str,
 ) -> Result<Redirect, UiError> {
-    let owner = format!("user:{}", signed.0.id);
+    let owner = format!("user:{}", signed.user.id);
     let key = IdempotencyKey::parse(&owner, key)
         .map_err(|_| UiError::Refused("The form is incomplete. Go back, load the page anew and try again.".to_owned()))?;
     let accepted =
