@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::domain::token::SecretKey;
-use crate::sink::Sink;
+use crate::sink::SinkHandle;
 use crate::store::Store;
 
 /// What every handler may use.
@@ -24,5 +24,5 @@ pub struct WebState {
     /// SHA-256 of the bootstrap key in hex, when one is configured. It has all scopes.
     pub bootstrap_key_hash: Option<Arc<str>>,
     /// The built-in capture relay, while mail goes to it.
-    pub captured: Option<Sink>,
+    pub capture: Option<Arc<SinkHandle>>,
 }

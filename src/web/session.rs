@@ -61,7 +61,7 @@ impl FromRequestParts<WebState> for SignedIn {
                 .map_err(|e| UiError::from(e).into_response())?,
             None => None,
         };
-        let has_mailbox = state.captured.is_some();
+        let has_mailbox = state.capture.is_some();
         user.map(|user| SignedIn { user, has_mailbox }).ok_or_else(|| {
             // Only a page can be come back to; the answer to a form cannot.
             let wanted = if parts.method == Method::GET { parts.uri.path_and_query() } else { None };

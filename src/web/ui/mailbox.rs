@@ -13,7 +13,7 @@ use super::error::UiError;
 use super::mail_view::MailView;
 use super::{format, preview};
 use crate::domain::time::Timestamp;
-use crate::sink::{Captured, Sink};
+use crate::sink::Captured;
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -53,15 +53,13 @@ pub(super) struct CapturedPage {
 }
 
 pub async fn list(signed: SignedIn, State(state): State<WebState>) -> MailboxPage {
-    let rows = match &state.captured {
-        Some(sink) => sink.newest(SHOWN_MAX).iter().map(|m| row(m)).collect(),
-        None => Vec::new(),
-    };
+    let sink = state.capture.as_ref().map(|relay| relay.sink());
+    let taken = sink.map_or(0, |s| s.stats().accepted);
     MailboxPage {
         chrome: Chrome::new(&signed, Section::Mailbox),
-        rows,
-        taken: state.captured.as_ref().map_or(0, |s| i64::try_from(s.stats().accepted).unwrap_or(i64::MAX)),
-        is_capturing: state.captured.is_some(),
+        rows: sink.map(|s| s.newest(SHOWN_MAX).iter().map(|m| row(m)).collect()).unwrap_or_default(),
+        taken: i64::try_from(taken).unwrap_or(i64::MAX),
+        is_capturing: sink.is_some(),
     }
 }
 
@@ -70,7 +68,7 @@ pub async fn show(
     State(state): State<WebState>,
     Path(id): Path<u64>,
 ) -> Result<CapturedPage, UiError> {
-    let m = read(state.captured.as_ref(), id)?;
+    let m = read(&state, id)?;
     let head = &m.raw[..m.raw.len().min(SOURCE_BYTES_MAX)];
     Ok(CapturedPage {
         chrome: Chrome::new(&signed, Section::Mailbox),
@@ -85,7 +83,7 @@ pub async fn show(
 
 /// The mail itself, for the locked-in frame of its page.
 pub async fn html(_: SignedIn, State(state): State<WebState>, Path(id): Path<u64>) -> Result<Response, UiError> {
-    let view = MailView::read(&read(state.captured.as_ref(), id)?.raw);
+    let view = MailView::read(&read(&state, id)?.raw);
     let page = match (view.html, view.text) {
         (Some(html), _) => html,
         (None, text) => preview::text_page(&text.unwrap_or_default()),
@@ -93,8 +91,9 @@ pub async fn html(_: SignedIn, State(state): State<WebState>, Path(id): Path<u64
     Ok(preview::locked_in(page))
 }
 
-fn read(sink: Option<&Sink>, id: u64) -> Result<Arc<Captured>, UiError> {
-    sink.and_then(|s| s.message(id)).ok_or(UiError::NotFound)
+fn read(state: &WebState, id: u64) -> Result<Arc<Captured>, UiError> {
+    let relay = state.capture.as_ref().ok_or(UiError::NotFound)?;
+    relay.sink().message(id).ok_or(UiError::NotFound)
 }
 
 fn row(m: &Captured) -> Row {

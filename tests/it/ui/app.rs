@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hikyaku::clock::{Clock, ManualClock, SystemClock};
 use hikyaku::domain::address::EmailAddress;
@@ -12,9 +13,15 @@ use hikyaku::domain::id::{BroadcastId, TemplateId};
 use hikyaku::domain::job::{JobEnd, JobKind};
 use hikyaku::domain::message::{MessageStatus, Outcome, ReplyNote};
 use hikyaku::domain::recipient::Recipient;
+use hikyaku::domain::retry::RetryPolicy;
 use hikyaku::domain::time::Timestamp;
 use hikyaku::domain::token::SecretKey;
 use hikyaku::domain::worker::WorkerStats;
+use hikyaku::pipeline::compose::Desk;
+use hikyaku::pipeline::deliver::{Gauges, Relay};
+use hikyaku::pipeline::worker::{self, Deps, Settings};
+use hikyaku::sink::SinkHandle;
+use hikyaku::smtp::{Pace, RelayConfig, TlsContext};
 use hikyaku::store::delivery::{Progress, Settled};
 use hikyaku::store::fan_out::FanOutStep;
 use hikyaku::store::workers::NewWorker;
@@ -22,6 +29,7 @@ use hikyaku::store::{self, DatabaseUrl, Store};
 use hikyaku::web::{WebState, public, session, ui};
 use reqwest::header::LOCATION;
 use reqwest::{Client, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
 
@@ -43,21 +51,27 @@ pub struct App {
 
 impl App {
     pub async fn start(database: TestDatabase) -> Self {
-        Self::start_at(database, SystemClock.now(), None).await
+        Self::start_with(database, None).await
     }
 
-    pub async fn start_at(database: TestDatabase, now: Timestamp, captured: Option<hikyaku::sink::Sink>) -> Self {
+    /// With a capture relay whose mailbox the pages show.
+    pub async fn start_with(database: TestDatabase, capture: Option<Arc<SinkHandle>>) -> Self {
         let store = store::open(&DatabaseUrl::parse(&database.url).unwrap()).await.unwrap();
-        let clock = ManualClock::at(now);
+        let clock = ManualClock::at(SystemClock.now());
+        // Beside a real worker the real time is needed.
+        let told: Arc<dyn Clock> = match capture {
+            Some(_) => Arc::new(SystemClock),
+            None => Arc::new(clock.clone()),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let state = WebState {
             store: Arc::clone(&store),
-            clock: Arc::new(clock.clone()),
+            clock: told,
             secret: SecretKey::new([7; 32]),
             public_url: base.as_str().into(),
             bootstrap_key_hash: None,
-            captured,
+            capture,
         };
         let router = ui::router().merge(public::router()).with_state(state.clone());
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -66,6 +80,40 @@ impl App {
         let now = clock.now();
         let worker = store.register_worker(&me, now.plus_ms(LEASE_MS), now).await.unwrap();
         Self { base, client: browser(), store, clock, state, worker, _database: database }
+    }
+
+    /// A worker that hands what is accepted to this relay, until it is told to stop.
+    pub async fn start_worker(&self, relay: SocketAddr) -> CancellationToken {
+        let mut config = RelayConfig::clear("127.0.0.1", relay.port());
+        "capture".clone_into(&mut config.name);
+        let deps = Deps {
+            store: Arc::clone(&self.store),
+            clock: Arc::new(SystemClock),
+            relay: Arc::new(Relay {
+                tls: TlsContext::new(&config).unwrap(),
+                pace: Pace::new(None),
+                id: self.store.relay_id(&config.name).await.unwrap(),
+                gauges: Gauges::default(),
+                config,
+            }),
+            desk: Desk::new(self.state.secret.clone(), Arc::clone(&self.state.public_url)),
+            me: NewWorker { host: "post-2".into(), pid: 815, version: "0.1.0".into() },
+            settings: Settings {
+                concurrent_jobs: 4,
+                lease: Duration::from_secs(30),
+                heartbeat: Duration::from_secs(1),
+                poll: Duration::from_secs(1),
+                drain: Duration::from_secs(5),
+                retry: RetryPolicy {
+                    delays: vec![Duration::from_secs(60)],
+                    jitter_percent: 0,
+                    max_age: Duration::from_secs(3_600),
+                },
+            },
+        };
+        let stop = CancellationToken::new();
+        tokio::spawn(worker::run(deps, stop.clone()));
+        stop
     }
 
     /// One on each database.

@@ -129,9 +129,9 @@ async fn a_session_ends_after_two_weeks() {
 
 #[tokio::test]
 async fn guessing_is_answered_the_same_for_everybody_and_then_not_at_all() {
-    let app = App::start(fresh_sqlite()).await;
-    app.sign_in().await;
-    let stranger = App { client: browser(), ..app };
+    let mut stranger = App::start(fresh_sqlite()).await;
+    stranger.sign_in().await;
+    stranger.client = browser();
     let wrong = |email: &'static str| [("email", email), ("password", "not this one")];
     let known = stranger.post("/login", &wrong(EMAIL)).await;
     let unknown = stranger.post("/login", &wrong("nobody@example.org")).await;
