@@ -67,7 +67,7 @@ impl Settler {
     #[must_use]
     pub fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Self, tokio::task::JoinHandle<()>) {
         let (requests, incoming) = mpsc::channel(WAITING_MAX);
-        let committer = Committer { store, clock, inflight: HashMap::new() };
+        let committer = Committer { store, clock, inflight: HashMap::new(), number: 0 };
         (Self { requests }, tokio::spawn(committer.run(incoming)))
     }
 
@@ -92,6 +92,8 @@ struct Committer {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     inflight: HashMap<Lease, BTreeSet<u16>>,
+    /// Of the last commit; tells a repeated one from a new one.
+    number: i64,
 }
 
 impl Committer {
@@ -112,17 +114,20 @@ impl Committer {
             }
             answers.push((leases, request.answer));
         }
-        let batch: Vec<Progress> = by_lease.into_iter().map(|(lease, settled)| self.progress(lease, settled)).collect();
-        let acks = self.write(&batch).await;
-        for (progress, ack) in batch.iter().zip(&acks) {
-            if *ack == Durable::No || progress.inflight.is_empty() {
-                self.inflight.remove(&progress.lease);
-            }
+        self.number += 1;
+        let newest = newest_epochs(by_lease.keys());
+        let (current, stale): (Vec<_>, Vec<_>) =
+            by_lease.into_iter().partition(|(lease, _)| newest[&lease.job_id] == lease.epoch);
+        let batch: Vec<Progress> = current.into_iter().map(|(lease, settled)| self.progress(lease, settled)).collect();
+        let mut result: HashMap<Lease, Durable> = stale.iter().map(|(lease, _)| (*lease, Durable::No)).collect();
+        result.extend(batch.iter().map(|p| p.lease).zip(self.write(&batch).await));
+        let is_idle = |p: &Progress| p.inflight.is_empty();
+        for lease in batch.iter().filter(|p| is_idle(p) || result[&p.lease] == Durable::No).map(|p| p.lease) {
+            self.inflight.remove(&lease);
         }
-        let by_lease: HashMap<Lease, Durable> = batch.iter().map(|p| p.lease).zip(acks).collect();
         for (leases, answer) in answers {
             // A connection that went away needs no answer.
-            let _ = answer.send(leases.iter().map(|l| by_lease[l]).collect());
+            let _ = answer.send(leases.iter().map(|l| result[l]).collect());
         }
     }
 
@@ -141,12 +146,11 @@ impl Committer {
 
     fn progress(&self, lease: Lease, settled: Vec<Settled>) -> Progress {
         let inflight = self.inflight.get(&lease).map(|set| set.iter().copied().collect()).unwrap_or_default();
-        Progress { lease, settled, inflight }
+        Progress { lease, number: self.number, settled, inflight }
     }
 
-    /// Writes a batch, however long the database is away. A commit whose answer was lost may have taken
-    /// effect; repeating it then writes the same rows, but would move the counters twice, so the
-    /// store's own transaction is what decides: it is repeated only when it was not applied.
+    /// Writes a batch, however long the database is away. A commit whose answer was lost is repeated with the
+    /// same number, so that it counts once.
     async fn write(&self, batch: &[Progress]) -> Vec<Durable> {
         let mut pause = RETRY_FIRST;
         loop {
@@ -157,13 +161,34 @@ impl Committer {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
-                Err(error) => {
-                    report(&error, batch);
-                    return vec![Durable::No; batch.len()];
-                }
+                Err(error) => return self.write_one_by_one(batch, &error).await,
             }
         }
     }
+
+    /// What the store refuses must not spoil the other jobs of the group.
+    async fn write_one_by_one(&self, batch: &[Progress], error: &StoreError) -> Vec<Durable> {
+        if let [only] = batch {
+            tracing::error!(%error, job.id = only.lease.job_id, "The store refused a job's outcomes; the job is left to be rescued");
+            return vec![Durable::No];
+        }
+        let mut answers = Vec::with_capacity(batch.len());
+        for progress in batch {
+            answers.extend(Box::pin(self.write(std::slice::from_ref(progress))).await);
+        }
+        answers
+    }
+}
+
+/// The newest epoch of each job. An older one of the same job is a lease that this very worker lost and got
+/// again.
+fn newest_epochs<'a>(leases: impl Iterator<Item = &'a Lease>) -> HashMap<i64, i64> {
+    let mut newest = HashMap::new();
+    for lease in leases {
+        let epoch = newest.entry(lease.job_id).or_insert(lease.epoch);
+        *epoch = lease.epoch.max(*epoch);
+    }
+    newest
 }
 
 impl From<Ack> for Durable {
@@ -173,9 +198,4 @@ impl From<Ack> for Durable {
             Ack::Fenced => Durable::No,
         }
     }
-}
-
-fn report(error: &StoreError, batch: &[Progress]) {
-    let jobs: Vec<i64> = batch.iter().map(|p| p.lease.job_id).collect();
-    tracing::error!(%error, ?jobs, "The store refused a group commit; its jobs are abandoned and will be rescued");
 }

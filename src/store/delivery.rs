@@ -55,6 +55,9 @@ pub struct Settled {
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub lease: Lease,
+    /// Rises with every group commit of this owner. A commit whose answer was lost is repeated with its
+    /// number, and counts once.
+    pub number: i64,
     pub settled: Vec<Settled>,
     /// All ordinals of the job that may be on the wire once this is committed.
     pub inflight: Vec<u16>,
@@ -82,6 +85,9 @@ pub trait Delivery: Send + Sync {
 
     /// The group commit: outcomes, counters and intents of any number of jobs in one transaction.
     /// Answers in the order asked. A fenced job does not spoil the others.
+    /// # Errors
+    /// `Refused` when a job stands in the batch twice, a message in its job twice, or an outcome is
+    /// `queued` or `canceled`: a message is canceled with its job, never by itself.
     async fn commit_progress(&self, batch: &[Progress], now: Timestamp) -> Result<Vec<Ack>>;
 
     /// The id under which a relay's name stands in message rows.

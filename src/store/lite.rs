@@ -20,6 +20,7 @@ type Connection = sqlx::SqliteConnection;
 /// A deferred transaction that reads and then writes can fail at once with SQLITE_BUSY_SNAPSHOT, past
 /// any timeout; one that says at the start that it will write cannot.
 const BEGIN: &str = "BEGIN IMMEDIATE";
+const BEGIN_SNAPSHOT: &str = "BEGIN";
 const CLAIM: &str = claim_sql!("");
 const EXCLUSIVE: bool = true;
 
@@ -40,29 +41,32 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn Store>> {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Unavailable(format!("creating {}: {e}", folder.display())))?;
     }
-    let options = SqliteConnectOptions::new()
+    // Nothing here may write: a read-only connection refuses even a pragma that would change nothing.
+    let shared = SqliteConnectOptions::new()
         .filename(path)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("temp_store", "MEMORY")
+        .pragma("cache_size", "-16384");
+    let writing = shared
+        .clone()
         .create_if_missing(true)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         // Every commit survives a power cut: 202 means durable.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
-        .pragma("journal_size_limit", "67108864")
-        .pragma("temp_store", "MEMORY")
-        .pragma("cache_size", "-16384");
+        .pragma("journal_size_limit", "67108864");
     // All writes go through one connection, first come first served: SQLite's own waiters have no order.
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_with(options.clone())
+        .connect_with(writing)
         .await?;
     sqlx::migrate!("migrations/sqlite").run(&writer).await?;
     let reader = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_with(options.create_if_missing(false).read_only(true))
+        .connect_with(shared.read_only(true))
         .await?;
     // A heartbeat through the same writer: it queues behind a few short transactions at most.
     Ok(Arc::new(sql::SqlStore::new(writer.clone(), reader, writer, watch::Sender::new(0))))

@@ -84,7 +84,8 @@ macro_rules! claim_sql {
                  ORDER BY priority, seq, id LIMIT $3 ",
             $skip_locked,
             ")
-            UPDATE jobs SET state = 'running', worker_id = $1, epoch = epoch + 1, claimed_at = $2, touched_at = $2
+            UPDATE jobs SET state = 'running', worker_id = $1, epoch = epoch + 1, commit_no = 0, claimed_at = $2, touched_at = $2,
+                   settled_before = sent + failed + uncertain + expired
              WHERE id IN (SELECT id FROM pick)
             RETURNING id, epoch, broadcast_id, seq, priority, deaths, stop, cursor, inflight"
         )

@@ -17,6 +17,7 @@ type Db = sqlx::Postgres;
 type Connection = sqlx::PgConnection;
 
 const BEGIN: &str = "BEGIN";
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
 const EXCLUSIVE: bool = false;
 
@@ -32,7 +33,7 @@ const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// One notification per transaction that makes work, never per row: notifying commits queue up behind
 /// one lock of the whole server.
 async fn notify(connection: &mut Connection) -> sqlx::Result<()> {
-    sqlx::query("SELECT pg_notify('hikyaku', '')")
+    sqlx::query("-- notify\n SELECT pg_notify('hikyaku', '')")
         .execute(connection)
         .await
         .map(drop)
@@ -54,11 +55,12 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options.clone())
     };
-    let writer = pool(WRITERS_MAX);
     migrate(&options).await?;
     let wake = watch::Sender::new(0);
-    tokio::spawn(listen(pool(1), wake.clone()));
-    Ok(Arc::new(sql::SqlStore::new(writer, pool(READERS_MAX), pool(1), wake)))
+    let store = sql::SqlStore::new(pool(WRITERS_MAX), pool(READERS_MAX), pool(1), wake.clone());
+    // After the store: it is what keeps the channel open, and with it the listener.
+    tokio::spawn(listen(pool(1), wake));
+    Ok(Arc::new(store))
 }
 
 /// Migrations may take longer than an ordinary statement is allowed to.

@@ -42,9 +42,10 @@ pub trait Queue: Send + Sync {
     async fn wanted_stops(&self, worker: i64) -> Result<Vec<(Lease, Stop)>>;
 
     /// Gives a job back. Completes the broadcast when it was the last one. Where the broadcast was
-    /// paused or canceled meanwhile, the job is held or canceled instead.
+    /// paused or canceled meanwhile, the job is held or canceled instead. Forgets what was in flight: the
+    /// owner settles it first.
     /// # Errors
-    /// `LeaseLost` when fenced.
+    /// `LeaseLost` when fenced; `Refused` for `Done` while messages are queued or deferred.
     async fn finish(&self, lease: Lease, end: JobEnd, now: Timestamp) -> Result<()>;
 
     /// Sets a job aside for a person, with the reason; its broadcast stays unfinished on purpose.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::reports::cut;
-use super::{SqlStore, from_json, json_texts, parsed, to_json};
+use super::{SqlStore, from_json, json_texts, parsed, retrying, to_json};
 use crate::domain::address::SortKey;
 use crate::domain::contact::{Contact, ContactStatus, List, Suppression, SuppressionReason};
 use crate::domain::id::ListId;
@@ -145,38 +145,7 @@ impl Audience for SqlStore {
         lines.sort_by(|a, b| a.k.cmp(&b.k));
         lines.dedup_by(|b, a| a.k == b.k);
         let lines = to_json(&lines);
-        let mut tx = self.begin().await?;
-        let before: i64 = sqlx::query_scalar(
-            "-- known_contacts
-            SELECT COUNT(*) FROM contacts WHERE sort_key IN (SELECT value->>'k' FROM json_each($1))",
-        )
-        .bind(&lines)
-        .fetch_one(&mut *tx)
-        .await?;
-        let put = sqlx::query(
-            "-- put_contacts
-            INSERT INTO contacts (sort_key, email, name, data, status, subscribed_at, updated_at)
-            SELECT value->>'k', value->>'e', value->>'n', value->>'d', 'subscribed', $2, $2 FROM json_each($1) WHERE true
-            ON CONFLICT (sort_key) DO UPDATE SET email = excluded.email, name = COALESCE(excluded.name, contacts.name),
-                   data = COALESCE(excluded.data, contacts.data), updated_at = excluded.updated_at",
-        )
-        .bind(&lines)
-        .bind(now.0)
-        .execute(&mut *tx)
-        .await?;
-        if let Some(list) = list {
-            sqlx::query(
-                "-- put_members
-                INSERT INTO list_members (list_id, sort_key) SELECT $2, value->>'k' FROM json_each($1) WHERE true
-                ON CONFLICT (list_id, sort_key) DO NOTHING",
-            )
-            .bind(&lines)
-            .bind(list.as_str())
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(put.rows_affected().saturating_sub(before as u64))
+        retrying(|| self.try_put_contacts(&lines, list, now)).await
     }
 
     async fn contact(&self, normalised: &str) -> Result<Option<Contact>> {
@@ -261,47 +230,31 @@ impl Audience for SqlStore {
         source: &str,
         now: Timestamp,
     ) -> Result<u64> {
-        let mut tx = self.begin().await?;
-        let done = sqlx::query(
-            "-- suppress
-            INSERT INTO suppressions (address, reason, source, created_at)
-            SELECT DISTINCT value->>'v', $2, $3, CAST($4 AS BIGINT) FROM json_each($1) WHERE true
-            ON CONFLICT (address) DO NOTHING",
-        )
-        .bind(json_texts(addresses))
-        .bind(reason.as_str())
-        .bind(source)
-        .bind(now.0)
-        .execute(&mut *tx)
-        .await?;
-        if reason == SuppressionReason::Unsubscribed {
-            let keys: Vec<String> = addresses.iter().map(|a| SortKey::of(a).as_str().to_owned()).collect();
-            sqlx::query(
-                "-- unsubscribe_contacts
-                UPDATE contacts SET status = 'unsubscribed', updated_at = $2
-                 WHERE status = 'subscribed' AND sort_key IN (SELECT value->>'v' FROM json_each($1))",
-            )
-            .bind(json_texts(&keys))
-            .bind(now.0)
-            .execute(&mut *tx)
-            .await?;
-        }
-        tx.commit().await?;
-        Ok(done.rows_affected())
+        // In one order everywhere, so that two of these do not wait for each other in a circle.
+        let mut addresses = addresses.to_vec();
+        addresses.sort_unstable();
+        retrying(|| self.try_suppress(&addresses, reason, source, now)).await
     }
 
     async fn unsuppress(&self, normalised: &str) -> Result<bool> {
         let mut tx = self.begin().await?;
-        let done = sqlx::query("-- unsuppress\n DELETE FROM suppressions WHERE address = $1")
-            .bind(normalised)
-            .execute(&mut *tx)
-            .await?;
-        sqlx::query("-- resubscribe\n UPDATE contacts SET status = 'subscribed' WHERE sort_key = $1 AND status = 'unsubscribed'")
+        let reason: Option<String> =
+            sqlx::query_scalar("-- unsuppress\n DELETE FROM suppressions WHERE address = $1 RETURNING reason")
+                .bind(normalised)
+                .fetch_optional(&mut *tx)
+                .await?;
+        // Lifting a bounce must not subscribe somebody who unsubscribed after it.
+        if reason.as_deref() == Some(SuppressionReason::Unsubscribed.as_str()) {
+            sqlx::query(
+                "-- resubscribe
+                UPDATE contacts SET status = 'subscribed' WHERE sort_key = $1 AND status = 'unsubscribed'",
+            )
             .bind(SortKey::of(normalised).as_str())
             .execute(&mut *tx)
             .await?;
+        }
         tx.commit().await?;
-        Ok(done.rows_affected() == 1)
+        Ok(reason.is_some())
     }
 
     async fn suppressions(&self, after: Option<&str>, limit: i64) -> Result<Slice<Suppression>> {
@@ -331,6 +284,83 @@ impl Audience for SqlStore {
         .fetch_optional(&self.reader)
         .await?;
         Ok(row.map(Suppression::from))
+    }
+}
+
+impl SqlStore {
+    async fn try_put_contacts(&self, lines: &str, list: Option<&ListId>, now: Timestamp) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let before: i64 = sqlx::query_scalar(
+            "-- known_contacts
+            SELECT COUNT(*) FROM contacts WHERE sort_key IN (SELECT value->>'k' FROM json_each($1))",
+        )
+        .bind(lines)
+        .fetch_one(&mut *tx)
+        .await?;
+        let put = sqlx::query(
+            "-- put_contacts
+            INSERT INTO contacts (sort_key, email, name, data, status, subscribed_at, updated_at)
+            SELECT value->>'k', value->>'e', value->>'n', value->>'d',
+                   CASE WHEN EXISTS (SELECT 1 FROM suppressions s
+                                      WHERE s.address = substr(value->>'k', 17) AND s.reason = 'unsubscribed')
+                        THEN 'unsubscribed' ELSE 'subscribed' END, CAST($2 AS BIGINT), CAST($2 AS BIGINT)
+              FROM json_each($1) WHERE true
+            ON CONFLICT (sort_key) DO UPDATE SET email = excluded.email, name = COALESCE(excluded.name, contacts.name),
+                   data = COALESCE(excluded.data, contacts.data), updated_at = excluded.updated_at",
+        )
+        .bind(lines)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        if let Some(list) = list {
+            sqlx::query(
+                "-- put_members
+                INSERT INTO list_members (list_id, sort_key) SELECT $2, value->>'k' FROM json_each($1) WHERE true
+                ON CONFLICT (list_id, sort_key) DO NOTHING",
+            )
+            .bind(lines)
+            .bind(list.as_str())
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(put.rows_affected().saturating_sub(before as u64))
+    }
+
+    async fn try_suppress(
+        &self,
+        addresses: &[String],
+        reason: SuppressionReason,
+        source: &str,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "-- suppress
+            INSERT INTO suppressions (address, reason, source, created_at)
+            SELECT DISTINCT value->>'v', $2, $3, CAST($4 AS BIGINT) FROM json_each($1) WHERE true
+            ON CONFLICT (address) DO NOTHING",
+        )
+        .bind(json_texts(addresses))
+        .bind(reason.as_str())
+        .bind(source)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        if reason == SuppressionReason::Unsubscribed {
+            let keys: Vec<String> = addresses.iter().map(|a| SortKey::of(a).as_str().to_owned()).collect();
+            sqlx::query(
+                "-- unsubscribe_contacts
+                UPDATE contacts SET status = 'unsubscribed', updated_at = $2
+                 WHERE status = 'subscribed' AND sort_key IN (SELECT value->>'v' FROM json_each($1))",
+            )
+            .bind(json_texts(&keys))
+            .bind(now.0)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(done.rows_affected())
     }
 }
 

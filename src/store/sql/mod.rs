@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use sqlx::{Pool, Transaction};
 use tokio::sync::watch;
 
-use super::{BEGIN, CLAIM, Connection, Db, EXCLUSIVE, notify};
+use super::{BEGIN, BEGIN_SNAPSHOT, CLAIM, Connection, Db, EXCLUSIVE, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets
@@ -35,6 +35,8 @@ pub struct SqlStore {
     heart: Pool<Db>,
     /// Tells this process's loops to look; shared with whoever hears of other processes.
     wake: watch::Sender<u64>,
+    /// Held so that whoever hears of other processes can tell when this store is gone.
+    _open: watch::Receiver<u64>,
 }
 
 impl SqlStore {
@@ -43,12 +45,18 @@ impl SqlStore {
             writer,
             reader,
             heart,
+            _open: wake.subscribe(),
             wake,
         }
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Db>> {
         Ok(self.writer.begin_with(BEGIN).await?)
+    }
+
+    /// A transaction whose statements all see the database as it was at the first of them.
+    async fn begin_snapshot(&self) -> Result<Transaction<'static, Db>> {
+        Ok(self.reader.begin_with(BEGIN_SNAPSHOT).await?)
     }
 
     /// Commits a transaction that made work or wishes, and wakes everybody who may want to know.

@@ -110,12 +110,19 @@ impl Queue for SqlStore {
 
     async fn release_quarantined(&self, job_id: i64, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
+        let standing = match lock_broadcast_of(&mut tx, job_id).await {
+            Err(StoreError::LeaseLost) => return Ok(false),
+            other => other?,
+        };
+        // A canceled broadcast's job still needs an owner to wind it up; only a wish to hold is out of date.
         let done = sqlx::query(
             "-- release_quarantined
-            UPDATE jobs SET state = 'ready', deaths = 0, last_error = NULL, touched_at = $2
+            UPDATE jobs SET state = $2, stop = CASE WHEN stop = 'cancel' THEN stop END, deaths = 0, last_error = NULL,
+                   touched_at = $3
              WHERE id = $1 AND state = 'quarantined'",
         )
         .bind(job_id)
+        .bind(if standing.paused != 0 { "held" } else { "ready" })
         .bind(now.0)
         .execute(&mut *tx)
         .await?;
@@ -224,11 +231,12 @@ impl SqlStore {
             JobEnd::Waiting(_) | JobEnd::Released | JobEnd::Stopped => ("ready", None),
         };
         let over = matches!(state, "done" | "canceled");
-        let done = sqlx::query(
+        let unsettled: Option<i64> = sqlx::query_scalar(
             "-- finish
             UPDATE jobs SET state = $3, run_at = COALESCE($4, run_at), worker_id = NULL, stop = NULL, inflight = '[]',
                    deaths = 0, touched_at = $5, finished_at = CASE WHEN $6 = 1 THEN $5 ELSE NULL END
-             WHERE id = $1 AND epoch = $2 AND state = 'running'",
+             WHERE id = $1 AND epoch = $2 AND state = 'running'
+            RETURNING size - sent - failed - suppressed - uncertain - expired",
         )
         .bind(lease.job_id)
         .bind(lease.epoch)
@@ -236,10 +244,11 @@ impl SqlStore {
         .bind(run_at)
         .bind(now.0)
         .bind(i64::from(over))
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
-        if done.rows_affected() == 0 {
-            return Err(StoreError::LeaseLost);
+        let unsettled = unsettled.ok_or(StoreError::LeaseLost)?;
+        if end == JobEnd::Done && unsettled != 0 {
+            return Err(StoreError::Refused(format!("a job with {unsettled} messages left is not done")));
         }
         if over {
             count_down(&mut tx, &standing.id, 1, now).await?;
@@ -292,10 +301,19 @@ async fn pause(tx: &mut Connection, id: &BroadcastId, reason: &str) -> Result<()
 
 /// A job that waits for its time keeps it; a running one whose owner has not yet seen the pause goes on.
 async fn resume(tx: &mut Connection, id: &BroadcastId, now: Timestamp) -> Result<()> {
-    sqlx::query("-- resume_broadcast\n UPDATE broadcasts SET paused = 0, reason = NULL WHERE id = $1")
-        .bind(id.as_str())
-        .execute(&mut *tx)
-        .await?;
+    // Its time may have come while it stood still, when nothing waited that could have started it.
+    sqlx::query(
+        "-- resume_broadcast
+        UPDATE broadcasts SET paused = 0, reason = NULL,
+               status = CASE WHEN status <> 'scheduled' OR send_at > $2 THEN status
+                             WHEN chunked > 0 THEN 'sending' ELSE 'accepted' END,
+               started_at = CASE WHEN status = 'scheduled' AND send_at <= $2 THEN $2 ELSE started_at END
+         WHERE id = $1",
+    )
+    .bind(id.as_str())
+    .bind(now.0)
+    .execute(&mut *tx)
+    .await?;
     sqlx::query(
         "-- resume_jobs
         UPDATE jobs SET stop = NULL,

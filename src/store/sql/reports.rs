@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use super::delivery::ordinal;
-use super::{Db, SqlStore, from_json, json_texts, parsed};
+use super::{Connection, Db, SqlStore, from_json, json_texts, parsed};
 use crate::domain::address::SortKey;
 use crate::domain::broadcast::{Broadcast, BroadcastStatus, OnUncertain, Priority};
 use crate::domain::counts::{Counts, Received};
@@ -147,36 +147,40 @@ impl Reports for SqlStore {
     }
 
     async fn broadcast(&self, id: &BroadcastId) -> Result<Option<Broadcast>> {
+        let mut tx = self.begin_snapshot().await?;
         let row: Option<BroadcastRow> = sqlx::query_as("-- broadcast\n SELECT * FROM broadcasts WHERE id = $1")
             .bind(id.as_str())
-            .fetch_optional(&self.reader)
+            .fetch_optional(&mut *tx)
             .await?;
-        Ok(self.with_counts(row.into_iter().collect()).await?.pop())
+        let mut found = with_counts(&mut tx, row.into_iter().collect()).await?;
+        tx.commit().await?;
+        Ok(found.pop())
     }
 
     async fn broadcasts(&self, after: Option<&str>, limit: i64) -> Result<Slice<Broadcast>> {
+        let mut tx = self.begin_snapshot().await?;
         let mut rows: Vec<BroadcastRow> = sqlx::query_as(
             "-- broadcasts
             SELECT * FROM broadcasts WHERE id < $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(after.unwrap_or("brd_~"))
         .bind(limit + 1)
-        .fetch_all(&self.reader)
+        .fetch_all(&mut *tx)
         .await?;
         let next = cut(&mut rows, limit)
             .then(|| rows.last().map(|r| r.id.clone()))
             .flatten();
-        Ok(Slice {
-            rows: self.with_counts(rows).await?,
-            next,
-        })
+        let rows = with_counts(&mut tx, rows).await?;
+        tx.commit().await?;
+        Ok(Slice { rows, next })
     }
 
     async fn rate(&self, id: &BroadcastId, now: Timestamp) -> Result<Rate> {
         let window_start = now.0 - RATE_WINDOW_MS;
         let rows: Vec<PaceRow> = sqlx::query_as(
             "-- pace
-            SELECT sent + failed + uncertain AS settled, COALESCE(claimed_at, touched_at) AS claimed_at, touched_at
+            SELECT sent + failed + uncertain + expired - settled_before AS settled,
+                   COALESCE(claimed_at, touched_at) AS claimed_at, touched_at
               FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver' AND touched_at > $2",
         )
         .bind(id.as_str())
@@ -407,31 +411,6 @@ impl Reports for SqlStore {
 }
 
 impl SqlStore {
-    async fn with_counts(&self, rows: Vec<BroadcastRow>) -> Result<Vec<Broadcast>> {
-        // A canceled job's messages without a final status are canceled; so no message is ever counted twice
-        // or left out, whatever its chunk's state.
-        let counted: Vec<CountsRow> = sqlx::query_as::<Db, CountsRow>(
-            "-- counts
-            SELECT broadcast_id,
-                   CAST(SUM(CASE WHEN state = 'canceled' THEN 0
-                        ELSE size - sent - failed - deferred - suppressed - uncertain - expired END) AS BIGINT) AS queued,
-                   CAST(SUM(CASE WHEN state = 'canceled' THEN 0 ELSE deferred END) AS BIGINT) AS deferred,
-                   CAST(SUM(sent) AS BIGINT) AS sent, CAST(SUM(failed) AS BIGINT) AS failed,
-                   CAST(SUM(suppressed) AS BIGINT) AS suppressed, CAST(SUM(uncertain) AS BIGINT) AS uncertain,
-                   CAST(SUM(CASE WHEN state = 'canceled' THEN size - sent - failed - suppressed - uncertain - expired
-                        ELSE 0 END) AS BIGINT) AS canceled,
-                   CAST(SUM(expired) AS BIGINT) AS expired
-              FROM jobs
-             WHERE kind = 'deliver' AND broadcast_id IN (SELECT value->>'v' FROM json_each($1))
-             GROUP BY broadcast_id",
-        )
-        .bind(json_texts(rows.iter().map(|r| r.id.as_str())))
-        .fetch_all(&self.reader)
-        .await?;
-        let mut by_id: HashMap<String, CountsRow> = counted.into_iter().map(|c| (c.broadcast_id.clone(), c)).collect();
-        rows.into_iter().map(|row| row_to_broadcast(&mut by_id, row)).collect()
-    }
-
     /// The next chunks from `seq` on that can hold messages of a status: the jobs' counters are the index.
     async fn open_chunks(&self, id: &BroadcastId, status: Option<MessageStatus>, seq: i64) -> Result<Vec<OpenedRow>> {
         let rows = sqlx::query_as(
@@ -537,6 +516,33 @@ impl OpenedRow {
         }
         Ok(view)
     }
+}
+
+/// Adds the counts, in the transaction that read the rows: a chunk written between the two would be counted
+/// twice, in the row as yet to come and in its job.
+async fn with_counts(tx: &mut Connection, rows: Vec<BroadcastRow>) -> Result<Vec<Broadcast>> {
+    // A canceled job's messages without a final status are canceled; so no message is ever counted twice
+    // or left out, whatever its chunk's state.
+    let counted: Vec<CountsRow> = sqlx::query_as::<Db, CountsRow>(
+        "-- counts
+        SELECT broadcast_id,
+               CAST(SUM(CASE WHEN state = 'canceled' THEN 0
+                    ELSE size - sent - failed - deferred - suppressed - uncertain - expired END) AS BIGINT) AS queued,
+               CAST(SUM(CASE WHEN state = 'canceled' THEN 0 ELSE deferred END) AS BIGINT) AS deferred,
+               CAST(SUM(sent) AS BIGINT) AS sent, CAST(SUM(failed) AS BIGINT) AS failed,
+               CAST(SUM(suppressed) AS BIGINT) AS suppressed, CAST(SUM(uncertain) AS BIGINT) AS uncertain,
+               CAST(SUM(CASE WHEN state = 'canceled' THEN size - sent - failed - suppressed - uncertain - expired
+                    ELSE 0 END) AS BIGINT) AS canceled,
+               CAST(SUM(expired) AS BIGINT) AS expired
+          FROM jobs
+         WHERE kind = 'deliver' AND broadcast_id IN (SELECT value->>'v' FROM json_each($1))
+         GROUP BY broadcast_id",
+    )
+    .bind(json_texts(rows.iter().map(|r| r.id.as_str())))
+    .fetch_all(tx)
+    .await?;
+    let mut by_id: HashMap<String, CountsRow> = counted.into_iter().map(|c| (c.broadcast_id.clone(), c)).collect();
+    rows.into_iter().map(|row| row_to_broadcast(&mut by_id, row)).collect()
 }
 
 fn row_to_broadcast(by_id: &mut HashMap<String, CountsRow>, row: BroadcastRow) -> Result<Broadcast> {

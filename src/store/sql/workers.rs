@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Connection, SqlStore, to_json};
+use super::{Connection, SqlStore, retrying, to_json};
 use crate::domain::job::DEATHS_MAX;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::WorkerStats;
@@ -74,6 +74,16 @@ impl Workers for SqlStore {
     }
 
     async fn void_other_workers(&self, worker: i64) -> Result<Vec<Rescued>> {
+        retrying(|| self.try_void_other_workers(worker)).await
+    }
+
+    async fn rescue(&self, now: Timestamp) -> Result<Vec<Rescued>> {
+        retrying(|| self.try_rescue(now)).await
+    }
+}
+
+impl SqlStore {
+    async fn try_void_other_workers(&self, worker: i64) -> Result<Vec<Rescued>> {
         let mut tx = self.begin().await?;
         sqlx::query(
             "-- void_other_workers
@@ -87,7 +97,7 @@ impl Workers for SqlStore {
         Ok(rescued)
     }
 
-    async fn rescue(&self, now: Timestamp) -> Result<Vec<Rescued>> {
+    async fn try_rescue(&self, now: Timestamp) -> Result<Vec<Rescued>> {
         let mut tx = self.begin().await?;
         sqlx::query(
             "-- declare_dead

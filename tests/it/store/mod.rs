@@ -1,0 +1,24 @@
+//! The store's contract: every case is one story, told to SQLite and to PostgreSQL alike. Never knows which of the two it talks
+//! to, except where a case looks into the database from outside.
+
+mod story;
+mod world;
+
+/// Makes one test for each database of every case named: `sqlite::name` and `postgres::name`.
+macro_rules! contract {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::store::world::World::sqlite().await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::store::world::World::postgres().await).await;
+            })+
+        }
+    };
+}
+use contract;
