@@ -200,7 +200,7 @@ impl App {
                 .map(|i| settled(i, fate(i), relay, now))
                 .collect();
             let deferred = settled.iter().filter_map(|s| s.outcome.next_at).min();
-            let progress = Progress { lease: job.lease, settled, inflight: vec![] };
+            let progress = Progress { number: 1, lease: job.lease, settled, inflight: vec![] };
             self.store.commit_progress(&[progress], now).await.unwrap();
             let end = deferred.map_or(JobEnd::Done, JobEnd::Waiting);
             self.store.finish(job.lease, end, now).await.unwrap();

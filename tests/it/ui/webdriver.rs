@@ -135,6 +135,7 @@ fn port_of(driver: &mut Child) -> u16 {
     let lines = BufReader::new(driver.stdout.take().expect("piped")).lines();
     lines
         .map_while(Result::ok)
+        .filter(|line| line.contains("successfully"))
         .find_map(|line| line.split_once("on port ")?.1.trim_end_matches('.').parse().ok())
         .expect("chromedriver says its port")
 }
