@@ -1,6 +1,8 @@
 //! The store's contract: every case is one story, told to SQLite and to PostgreSQL alike. Never knows which of the two it talks
 //! to, except where a case looks into the database from outside.
 
+mod fan_out;
+mod intake;
 mod story;
 mod world;
 
