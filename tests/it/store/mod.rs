@@ -1,8 +1,10 @@
 //! The store's contract: every case is one story, told to SQLite and to PostgreSQL alike. Never knows which of the two it talks
 //! to, except where a case looks into the database from outside.
 
+mod control;
 mod fan_out;
 mod intake;
+mod queue;
 mod story;
 mod world;
 
