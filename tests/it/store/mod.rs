@@ -2,10 +2,13 @@
 //! to, except where a case looks into the database from outside.
 
 mod control;
+mod delivery;
 mod fan_out;
 mod intake;
 mod queue;
+mod reports;
 mod story;
+mod walk;
 mod world;
 
 /// Makes one test for each database of every case named: `sqlite::name` and `postgres::name`.
