@@ -6,14 +6,12 @@
 
 pub mod domain;
 
-pub mod sink;
-pub mod smtp;
-
 pub mod clock;
 pub mod config;
 pub mod telemetry;
 
 pub mod mime;
+pub mod smtp;
 pub mod store;
 pub mod template;
 
@@ -21,4 +19,7 @@ pub mod pipeline;
 
 pub mod web;
 
+pub mod sink;
+
+pub mod app;
 pub mod cli;

@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod client;
-//T mod demo;
+mod demo;
 mod doctor;
 mod exit;
 mod key;
 mod migrate;
 mod openapi;
 mod send;
-//T mod serve;
+mod serve;
 mod settings;
 mod signals;
 mod sink;
@@ -27,7 +27,7 @@ use terminal::{note, say};
 
 /// Mail to very many people: one queue in the database, nothing lost, every message's fate visible.
 #[derive(Debug, Parser)]
-#[command(name = "hikyaku", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "hikyaku", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -35,10 +35,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    //T Demo(demo::Demo),
-    //T Serve(serve::Serve),
-    //T Web(serve::Web),
-    //T Worker(serve::Worker),
+    Demo(demo::Demo),
+    Serve(serve::Serve),
+    Web(serve::Web),
+    Worker(serve::Worker),
     Send(Box<send::Send>),
     Status(status::Status),
     Key(key::Key),
@@ -88,10 +88,10 @@ async fn dispatch(command: Option<Command>) -> Outcome {
             say(self::command().render_help().ansi());
             Ok(Exit::Done)
         }
-        //T Some(Command::Demo(args)) => demo::run(args).await,
-        //T Some(Command::Serve(args)) => serve::serve(args).await,
-        //T Some(Command::Web(args)) => serve::web(args).await,
-        //T Some(Command::Worker(args)) => serve::worker(args).await,
+        Some(Command::Demo(args)) => demo::run(args).await,
+        Some(Command::Serve(args)) => serve::serve(args).await,
+        Some(Command::Web(args)) => serve::web(args).await,
+        Some(Command::Worker(args)) => serve::worker(args).await,
         Some(Command::Send(args)) => send::run(*args).await,
         Some(Command::Status(args)) => status::run(args).await,
         Some(Command::Key(args)) => key::run(args).await,
@@ -107,7 +107,7 @@ fn command() -> clap::Command {
     let command = Cli::command();
     let help = help_page(&command);
     command
-        .help_template("{about}\n\n{usage-heading} hikyaku <COMMAND> [OPTIONS]\n\n{after-help}")
+        .help_template("{about}\n\n{usage-heading} hikyaku <COMMAND> [OPTIONS]{after-help}")
         .after_help(help)
 }
 
@@ -124,12 +124,14 @@ fn help_page(command: &clap::Command) -> String {
     }
     page.push_str(
         "Examples:
-  hikyaku demo                               100,000 mails to a built-in relay, watched in the browser
-  hikyaku serve                              everything in one process, with the data in one directory
-  hikyaku send --from 'News <news@example.org>' --subject Hello --html body.html --to people.csv
+  hikyaku demo
+  hikyaku serve --listen 0.0.0.0:8025
+  hikyaku send --from 'News <news@example.org>' --subject Hello \\
+      --html body.html --to people.csv
 
-Each command explains itself: hikyaku send --help. Settings are read from config.toml in the data directory,
-from HIKYAKU_… variables and from options; the later ones win.
+Each command explains itself: hikyaku send --help. Settings are read from
+config.toml in the data directory, from HIKYAKU_… variables and from options;
+the later ones win.
 
 Exit codes:\n",
     );

@@ -26,27 +26,36 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Problems of single recipients that are shown; the first ones tell the pattern.
 const REJECTIONS_SHOWN: usize = 20;
 
-/// Sends a newsletter to the recipients of a file, to lists, or to everybody, through a server's API.
+/// Sends a newsletter to a file of recipients, to lists, or to all.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("audience").required(true).args(["to", "list", "all"]),
     after_long_help = "\
 Examples:
-  hikyaku send --from 'News <news@example.org>' --subject 'Hello {{ name }}' --html body.html --to recipients.csv
-  generate-recipients | hikyaku send --from news@example.org --template tpl_… --to - --send-at 2026-10-01T08:00:00Z
+  hikyaku send --from 'News <news@example.org>' --subject 'Hello {{ name }}' \\
+      --html body.html --to recipients.csv
+  make-recipients | hikyaku send --from news@example.org --template tpl_… \\
+      --to - --send-at 2026-10-01T08:00:00Z
 
 Recipients:
-  CSV     email,name and any other columns, which the template finds by their names
+  CSV     email,name and other columns, which the template finds by name
   NDJSON  one {\"email\": …, \"name\": …, \"data\": {…}} a line
   JSON    one array of such objects, or of plain addresses
-  The form is seen by itself, gzip too. Files of any size stream through; nobody gets a second copy for standing twice.
+  The form is seen by itself, gzip too. Files of any size stream through, and
+  nobody gets a second copy for standing there twice.
 
 Twice is once:
-  Each run has an Idempotency-Key of its own, so a request that is repeated after a broken connection starts one broadcast. To
-  be safe across runs, as in a job that may be started again, give a key that names the occasion: --idempotency-key news-2026-10.
+  Each run has an Idempotency-Key of its own, so a request that is repeated
+  after a broken connection starts one broadcast. To be safe across runs, as
+  in a job that may be started again, name the occasion:
+  --idempotency-key news-2026-10.
 
-Exit codes: 0 all sent (or accepted, with --no-wait or --send-at), 3 refused, 4 ended but not all sent, 5 server away, 130 no
-longer watched, but the server goes on."
+Exit codes:
+  0    all sent; or accepted, with --no-wait or --send-at
+  3    refused, nothing is sent
+  4    ended, but not everything was sent
+  5    the server is away
+  130  no longer watched; the server goes on"
 )]
 pub struct Send {
     #[command(flatten)]
@@ -65,19 +74,19 @@ pub struct Send {
     all: bool,
 
     /// Go on without the recipients that are wrong, instead of refusing them all
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     permissive: bool,
 
     /// Check everything, send nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     dry_run: bool,
 
     /// Return when the broadcast is accepted instead of watching it to its end
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     no_wait: bool,
 
     /// Names the occasion: the same key never starts two broadcasts [default: a new one for each run]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, help_heading = "Options", value_name = "KEY")]
     idempotency_key: Option<String>,
 
     #[command(flatten)]
@@ -207,7 +216,7 @@ async fn post(
         // A file that cannot be read explains a request that broke off; the server's words would not.
         reader.finish(answer.is_ok()).await?;
         let again = match &answer {
-            Err(ApiError::Unreachable(_) | ApiError::Unavailable(_)) => true,
+            Err(ApiError::Broken(_) | ApiError::Unavailable(_)) => true,
             Err(ApiError::Refused(_, problem)) => problem.code == "idempotency_key_in_flight",
             _ => false,
         };
@@ -218,7 +227,7 @@ async fn post(
             }
             Err(e) => {
                 let mut failed = e.into_failed(api.base());
-                if failed.exit == Exit::Unavailable {
+                if again {
                     failed.message.push_str(&format!(
                         "\nwhether the request arrived is not known; the same command with --idempotency-key {key} cannot start it twice"
                     ));
