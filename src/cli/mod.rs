@@ -23,7 +23,7 @@ mod view;
 mod watch;
 
 use exit::{Exit, Outcome};
-use terminal::{note, say};
+use terminal::note;
 
 /// Mail to very many people: one queue in the database, nothing lost, every message's fate visible.
 #[derive(Debug, Parser)]
@@ -85,7 +85,8 @@ pub fn run() -> ExitCode {
 async fn dispatch(command: Option<Command>) -> Outcome {
     match command {
         None => {
-            say(self::command().render_help().ansi());
+            // Who does not read it needs no complaint.
+            drop(self::command().print_help());
             Ok(Exit::Done)
         }
         Some(Command::Demo(args)) => demo::run(args).await,

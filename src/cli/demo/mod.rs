@@ -155,7 +155,7 @@ async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &Cancellat
 async fn tell_beginning(app: &App, args: &Demo, home: &Home, server: &Url) -> Result<(), Failed> {
     let line = |name: &str, value: &str| say(format_args!("  {name:<9} {value}"));
     say(format_args!(
-        "{}: {} on this machine, from the database over SMTP to a built-in relay. Nothing leaves it.\n",
+        "{}: {} from a database over SMTP to a built-in relay.\nNothing leaves this machine.\n",
         mark("Hikyaku demo", Colour::Bold),
         plural(args.recipients as i64, "mail")
     ));
