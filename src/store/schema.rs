@@ -53,11 +53,18 @@ async fn sqlite(path: &Path) -> Result<Option<Inspection>> {
     if !path.exists() {
         return Ok(None);
     }
-    let mut connection = SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await?;
-    let has_table: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations')")
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .connect()
+        .await?;
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(&mut connection)
         .await?;
+    let has_table: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_sqlx_migrations')")
+            .fetch_one(&mut connection)
+            .await?;
     let applied: Vec<i64> = match has_table {
         true => sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await?,
         false => Vec::new(),
