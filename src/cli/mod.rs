@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod client;
-//T mod demo;
+mod demo;
 mod doctor;
 mod exit;
 mod key;
 mod migrate;
 mod openapi;
 mod send;
-//T mod serve;
+mod serve;
 mod settings;
 mod signals;
 mod sink;
@@ -35,10 +35,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    //T Demo(demo::Demo),
-    //T Serve(serve::Serve),
-    //T Web(serve::Web),
-    //T Worker(serve::Worker),
+    Demo(demo::Demo),
+    Serve(serve::Serve),
+    Web(serve::Web),
+    Worker(serve::Worker),
     Send(Box<send::Send>),
     Status(status::Status),
     Key(key::Key),
@@ -88,10 +88,10 @@ async fn dispatch(command: Option<Command>) -> Outcome {
             say(self::command().render_help().ansi());
             Ok(Exit::Done)
         }
-        //T Some(Command::Demo(args)) => demo::run(args).await,
-        //T Some(Command::Serve(args)) => serve::serve(args).await,
-        //T Some(Command::Web(args)) => serve::web(args).await,
-        //T Some(Command::Worker(args)) => serve::worker(args).await,
+        Some(Command::Demo(args)) => demo::run(args).await,
+        Some(Command::Serve(args)) => serve::serve(args).await,
+        Some(Command::Web(args)) => serve::web(args).await,
+        Some(Command::Worker(args)) => serve::worker(args).await,
         Some(Command::Send(args)) => send::run(*args).await,
         Some(Command::Status(args)) => status::run(args).await,
         Some(Command::Key(args)) => key::run(args).await,
