@@ -21,7 +21,7 @@ use crate::web::WebState;
 use crate::web::session::SignedIn;
 
 /// Messages on a page of the list.
-const PAGE_SIZE: i64 = 50;
+const PAGE_SIZE: i64 = 25;
 /// Messages of a status that are looked at to group what went wrong: enough to see what is common, and
 /// still one small query.
 const SAMPLE_MAX: i64 = 500;
