@@ -64,7 +64,11 @@ impl FromRequestParts<WebState> for SignedIn {
         let has_mailbox = state.capture.is_some();
         user.map(|user| SignedIn { user, has_mailbox }).ok_or_else(|| {
             // Only a page can be come back to; the answer to a form cannot.
-            let wanted = if parts.method == Method::GET { parts.uri.path_and_query() } else { None };
+            let wanted = if parts.method == Method::GET {
+                parts.uri.path_and_query()
+            } else {
+                None
+            };
             to_login(wanted.map(|p| p.as_str())).into_response()
         })
     }
@@ -73,7 +77,9 @@ impl FromRequestParts<WebState> for SignedIn {
 fn to_login(next: Option<&str>) -> Redirect {
     match next.filter(|n| *n != "/") {
         Some(next) => {
-            let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+            let query: String = url::form_urlencoded::Serializer::new(String::new())
+                .append_pair("next", next)
+                .finish();
             Redirect::to(&format!("/login?{query}"))
         }
         None => Redirect::to("/login"),
@@ -97,10 +103,11 @@ pub fn safe_next(next: &str) -> &str {
 /// Those of the store.
 pub async fn check_password(store: &dyn Store, email: &str, password: String) -> Result<Option<User>> {
     let user = store.user_by_email(email).await?;
-    let hash = user.as_ref().map_or_else(|| NOBODYS_HASH.to_owned(), |u| u.password_hash.clone());
+    let hash = user
+        .as_ref()
+        .map_or_else(|| NOBODYS_HASH.to_owned(), |u| u.password_hash.clone());
     let is_right = blocking(move || {
-        PasswordHash::new(&hash)
-            .is_ok_and(|h| Argon2::default().verify_password(password.as_bytes(), &h).is_ok())
+        PasswordHash::new(&hash).is_ok_and(|h| Argon2::default().verify_password(password.as_bytes(), &h).is_ok())
     })
     .await;
     Ok(user.filter(|_| is_right))
@@ -154,7 +161,11 @@ fn token_of(headers: &HeaderMap, public_url: &str) -> Option<String> {
 
 /// `__Host-` keeps other hosts of the domain from setting it, but browsers take it over https only.
 fn cookie_name(public_url: &str) -> &'static str {
-    if is_https(public_url) { "__Host-hikyaku" } else { "hikyaku" }
+    if is_https(public_url) {
+        "__Host-hikyaku"
+    } else {
+        "hikyaku"
+    }
 }
 
 fn is_https(public_url: &str) -> bool {
@@ -238,7 +249,15 @@ mod tests {
         for ours in ["/", "/broadcasts/brd_1?status=failed", "/find?email=a%40b.example"] {
             assert_eq!(safe_next(ours), ours);
         }
-        for other in ["", "//evil.example", "/\\evil.example", "https://evil.example", "/a\r\nb", "/a b", "evil"] {
+        for other in [
+            "",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\r\nb",
+            "/a b",
+            "evil",
+        ] {
             assert_eq!(safe_next(other), "/", "{other:?}");
         }
     }

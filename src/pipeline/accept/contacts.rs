@@ -4,13 +4,13 @@
 use serde_json::Value;
 use tokio::io::AsyncRead;
 
+use super::Acceptor;
+use super::aside::Aside;
 use super::collect::BatchLimit;
 use super::given::Rejection;
 use super::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 use super::read::{Format, Head, Shape};
-use super::{Acceptor, read_aside};
 use crate::domain::id::ListId;
-use crate::domain::recipient::Recipient;
 
 /// Contacts stored in one transaction: short enough that no other writer waits for long.
 const CONTACTS_BATCH: BatchLimit = BatchLimit {
@@ -48,13 +48,13 @@ impl Acceptor {
         body: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, AcceptError> {
         let _room = self.room()?;
-        let mut created = 0;
-        let mut put = async |contacts: Vec<Recipient>| {
-            created += self.store.put_contacts(&contacts, list, self.clock.now()).await?;
-            Ok::<(), AcceptError>(())
-        };
         let reading = self.reading(format, is_gzip, Head::new());
-        let parsed = read_aside(body, reading, CONTACTS, |batch| batch, &mut put).await?;
+        let mut aside = Aside::start(body, reading, CONTACTS, |batch| batch);
+        let mut created = 0;
+        while let Some(contacts) = aside.next().await {
+            created += self.store.put_contacts(&contacts, list, self.clock.now()).await?;
+        }
+        let parsed = aside.finish().await?;
         check_head(&parsed.head)?;
         let tally = parsed.tally;
         if tally.received == 0 {
@@ -68,7 +68,7 @@ impl Acceptor {
             });
         }
         if let Some(last) = parsed.last_batch {
-            put(last).await?;
+            created += self.store.put_contacts(&last, list, self.clock.now()).await?;
         }
         Ok(Imported {
             received: tally.received,

@@ -1,8 +1,6 @@
 //! Broadcasts of a stored template to a stored audience: what the "send to all" button, a campaign's "run now"
 //! and the schedule start. There is nothing to stream: one look-up, one transaction.
 
-use std::sync::Arc;
-
 use super::body::sha256_hex;
 use super::keys::IdempotencyKey;
 use super::problem::{AcceptError, FieldProblem};
@@ -53,12 +51,12 @@ pub async fn accept_draft(
 /// # Errors
 /// As [`accept_draft`].
 pub async fn start_run_now(
-    store: &Arc<dyn Store>,
+    store: &dyn Store,
     campaign: &Campaign,
     now: Timestamp,
     random: u128,
 ) -> Result<BroadcastId, AcceptError> {
-    let content = look_up(&**store, &campaign.draft).await?;
+    let content = look_up(store, &campaign.draft).await?;
     let id = BroadcastId::new(now, random);
     // Planned for now, so that the draft's own expiry counts from here; nothing is left to wait for.
     let mut broadcast = campaign.draft.to_broadcast(id.clone(), content, Some(now));
@@ -66,6 +64,14 @@ pub async fn start_run_now(
     broadcast.campaign = Some((campaign.id.clone(), now));
     store.accept(&broadcast, None, now).await?;
     Ok(id)
+}
+
+/// Checks that a draft could be sent now: its template, its lists.
+///
+/// # Errors
+/// As [`accept_draft`].
+pub async fn check_draft(store: &dyn Store, draft: &Draft) -> Result<(), AcceptError> {
+    look_up(store, draft).await.map(|_| ())
 }
 
 async fn look_up(store: &dyn Store, draft: &Draft) -> Result<Content, AcceptError> {

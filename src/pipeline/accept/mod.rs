@@ -13,6 +13,7 @@
 //! touches the database. A larger one that turns out wrong, or whose client goes away, is discarded; a process
 //! that dies in between leaves pages that nobody refers to, which the sweep removes.
 
+mod aside;
 mod body;
 mod collect;
 mod contacts;
@@ -35,30 +36,29 @@ mod wording;
 use std::sync::Arc;
 
 use tokio::io::AsyncRead;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
-use tokio_util::io::SyncIoBridge;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use self::body::{GZIP_RATIO_MAX, VALUE_BYTES_MAX};
 pub use self::collect::REJECTIONS_SHOWN_MAX;
 pub use self::contacts::Imported;
-pub use self::draft::{accept_draft, start_run_now};
+pub use self::draft::{accept_draft, check_draft, start_run_now};
 pub use self::given::Rejection;
 pub use self::keys::{IdempotencyKey, KEY_CHARS_MAX};
-pub use self::order::{KNOWN, read_mailbox};
+pub use self::order::{KNOWN, check_tags, read_mailbox};
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 pub use self::read::{Format, HEAD_BYTES_MAX, Head};
 pub use self::wording::{check as check_wording, in_words as template_problem};
 
+use self::aside::Aside;
 use self::keys::InFlight;
 use self::order::{Order, Wanted, Wording};
-use self::read::{Parsed, Reading, Shape};
+use self::read::{Reading, Shape};
 use self::run::Run;
 use self::staged::Staged;
 use crate::clock::Clock;
 use crate::domain::broadcast::{Audience, BroadcastStatus, NewBroadcast};
 use crate::domain::content::{Content, Letter};
 use crate::domain::id::BroadcastId;
-use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::intake::Replay;
@@ -155,7 +155,7 @@ impl Acceptor {
                 hash_only: true,
                 ..self.reading(request.format, request.is_gzip, request.head)
             };
-            let parsed = read_aside(body, reading, RECIPIENTS, run::cut, async |_| Ok(())).await?;
+            let parsed = Aside::start(body, reading, RECIPIENTS, run::cut).finish().await?;
             return same_or_reused(&parsed.hash, earlier);
         }
         let mut staged = Staged::new(Arc::clone(&self.store), request.id.clone());
@@ -184,10 +184,11 @@ impl Acceptor {
         staged: &mut Staged,
     ) -> Result<Checked, AcceptError> {
         let reading = self.reading(request.format, request.is_gzip, request.head.clone());
-        let parsed = read_aside(body, reading, RECIPIENTS, run::cut, async |run: Run| {
-            staged.stage(&run, self.clock.now()).await
-        })
-        .await?;
+        let mut aside = Aside::start(body, reading, RECIPIENTS, run::cut);
+        while let Some(run) = aside.next().await {
+            staged.stage(&run, self.clock.now()).await?;
+        }
+        let parsed = aside.finish().await?;
         let now = self.clock.now();
         let is_permissive = order::is_permissive(&parsed.head);
         let has_recipients = parsed.has_array || parsed.tally.received > 0;
@@ -331,25 +332,6 @@ fn to_broadcast(receipt: &Receipt, order: Order, content: Content) -> NewBroadca
         // Counted when the last run is staged.
         duplicates: 0,
     }
-}
-
-/// Reads a body on a blocking thread and gives each full batch to `store`, one at a time: the thread waits for it.
-async fn read_aside<T: Send + 'static>(
-    body: impl AsyncRead + Send + Unpin + 'static,
-    reading: Reading,
-    shape: Shape,
-    make: fn(Vec<Recipient>) -> T,
-    mut store: impl AsyncFnMut(T) -> Result<(), AcceptError>,
-) -> Result<Parsed<T>, AcceptError> {
-    let (out, mut batches) = mpsc::channel(1);
-    let raw = SyncIoBridge::new(body);
-    let reader = tokio::task::spawn_blocking(move || read::read(raw, reading, shape, make, out));
-    while let Some(batch) = batches.recv().await {
-        store(batch).await?;
-    }
-    reader
-        .await
-        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
 }
 
 /// The answer to a request whose key was used before.

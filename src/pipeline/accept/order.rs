@@ -241,6 +241,17 @@ pub fn read_mailbox(name: &str, value: &Value) -> Result<Mailbox, FieldProblem> 
     mailbox(value).map_err(|fault| fault.at(name))
 }
 
+/// Checks the tags of a broadcast or campaign.
+///
+/// # Errors
+/// Points at the first that is wrong.
+pub fn check_tags(tags: &[String]) -> Result<(), FieldProblem> {
+    let value = Value::from(tags);
+    list(&value, TAGS_MAX, tag)
+        .map(|_| ())
+        .map_err(|fault| fault.at("tags"))
+}
+
 fn mailbox(value: &Value) -> Result<Mailbox, Fault> {
     if let Some(text) = value.as_str() {
         return parse_mailbox(text);

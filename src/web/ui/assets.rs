@@ -40,7 +40,10 @@ static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
 /// When there is no asset of this name: a page could not be tested without meeting it.
 #[must_use]
 pub fn url(name: &str) -> String {
-    let asset = ASSETS.iter().find(|a| a.name == name).expect("templates name assets that exist");
+    let asset = ASSETS
+        .iter()
+        .find(|a| a.name == name)
+        .expect("templates name assets that exist");
     format!("/static/{}?v={}", asset.name, asset.tag)
 }
 
@@ -48,8 +51,14 @@ pub fn url(name: &str) -> String {
 pub async fn serve(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, UiError> {
     let asset = ASSETS.iter().find(|a| a.name == name).ok_or(UiError::NotFound)?;
     let tag = format!("\"{}\"", asset.tag);
-    let fresh = [(CACHE_CONTROL, "public, max-age=31536000, immutable".to_owned()), (ETAG, tag.clone())];
-    if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+    let fresh = [
+        (CACHE_CONTROL, "public, max-age=31536000, immutable".to_owned()),
+        (ETAG, tag.clone()),
+    ];
+    if headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes())
+    {
         return Ok((StatusCode::NOT_MODIFIED, fresh).into_response());
     }
     Ok((fresh, [(CONTENT_TYPE, asset.kind)], asset.body).into_response())

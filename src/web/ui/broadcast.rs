@@ -115,11 +115,19 @@ pub async fn fragment(
     Path(id): Path<String>,
 ) -> Result<ProgressFragment, UiError> {
     let b = read(&state, &id).await?;
-    Ok(ProgressFragment { progress: read_progress(&state, &b).await? })
+    Ok(ProgressFragment {
+        progress: read_progress(&state, &b).await?,
+    })
 }
 
-pub async fn pause(signed: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
-    let wish = Wish::Pause { reason: format!("paused by {}", signed.user.email) };
+pub async fn pause(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Path(id): Path<String>,
+) -> Result<Redirect, UiError> {
+    let wish = Wish::Pause {
+        reason: format!("paused by {}", signed.user.email),
+    };
     wish_for(&state, &id, &wish, "paused").await
 }
 
@@ -142,7 +150,11 @@ pub async fn confirm_cancel(
         return Err(UiError::Refused(format!("This broadcast is {} already.", b.status)));
     }
     let left = b.counts.queued + b.counts.deferred;
-    Ok(CancelPage { chrome: Chrome::new(&signed, Section::Broadcasts), b, left })
+    Ok(CancelPage {
+        chrome: Chrome::new(&signed, Section::Broadcasts),
+        b,
+        left,
+    })
 }
 
 async fn wish_for(state: &WebState, id: &str, wish: &Wish, note: &str) -> Result<Redirect, UiError> {
@@ -164,11 +176,21 @@ async fn read_progress(state: &WebState, b: &Broadcast) -> Result<Progress, UiEr
 }
 
 fn tabs(b: &Broadcast, shown: Option<MessageStatus>) -> Vec<Tab> {
-    let all = Tab { label: "all", query: "", n: b.counts.total(), is_here: shown.is_none() };
+    let all = Tab {
+        label: "all",
+        query: "",
+        n: b.counts.total(),
+        is_here: shown.is_none(),
+    };
     let by_status = MessageStatus::ALL
         .into_iter()
         .filter(|&s| b.counts.get(s) > 0 || shown == Some(s))
-        .map(|s| Tab { label: s.as_str(), query: s.as_str(), n: b.counts.get(s), is_here: shown == Some(s) });
+        .map(|s| Tab {
+            label: s.as_str(),
+            query: s.as_str(),
+            n: b.counts.get(s),
+            is_here: shown == Some(s),
+        });
     std::iter::once(all).chain(by_status).collect()
 }
 
@@ -201,7 +223,11 @@ fn group_of(m: &MessageView) -> ErrorGroup {
     ErrorGroup {
         status: m.status.as_str(),
         class: m.class.clone(),
-        code: [code, reply.enhanced].into_iter().flatten().collect::<Vec<_>>().join(" "),
+        code: [code, reply.enhanced]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" "),
         n: 1,
         example: reply.text,
         message_id: m.id.to_string(),

@@ -93,7 +93,11 @@ pub async fn show(
         None
     };
     let chrome = Chrome::new(&signed, Section::Broadcasts).noting(query.text("note"));
-    Ok(BroadcastsPage { chrome, list, first_steps })
+    Ok(BroadcastsPage {
+        chrome,
+        list,
+        first_steps,
+    })
 }
 
 /// The rows alone, for the page that refreshes itself.
@@ -102,7 +106,9 @@ pub async fn rows(
     State(state): State<WebState>,
     Query(query): Query<Fields>,
 ) -> Result<RowsFragment, UiError> {
-    Ok(RowsFragment { list: read(&state, query.filled("after")).await? })
+    Ok(RowsFragment {
+        list: read(&state, query.filled("after")).await?,
+    })
 }
 
 async fn read(state: &WebState, after: Option<&str>) -> Result<Rows, UiError> {

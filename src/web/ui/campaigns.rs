@@ -104,7 +104,13 @@ pub async fn create(
     draft::remember_sender(&state, &draft.from).await?;
     let id = CampaignId::new(now, fastrand::u128(..));
     let next_at = schedule.next_after(now);
-    let new = NewCampaign { id: id.clone(), name, draft, schedule, next_at };
+    let new = NewCampaign {
+        id: id.clone(),
+        name,
+        draft,
+        schedule,
+        next_at,
+    };
     state.store.create_campaign(&new, now).await?;
     Ok(Redirect::to(&format!("/campaigns/{id}?note=created")).into_response())
 }
@@ -131,7 +137,10 @@ pub async fn show(
 
 pub async fn pause(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
     let c = read(&state, &id).await?;
-    state.store.set_campaign_status(&c.id, CampaignStatus::Paused, None, state.clock.now()).await?;
+    state
+        .store
+        .set_campaign_status(&c.id, CampaignStatus::Paused, None, state.clock.now())
+        .await?;
     Ok(Redirect::to(&format!("/campaigns/{}?note=paused", c.id)))
 }
 
@@ -142,7 +151,10 @@ pub async fn resume(_: SignedIn, State(state): State<WebState>, Path(id): Path<S
     let Some(next_at) = c.schedule.next_after(now) else {
         return Err(UiError::Refused("Its only run has passed. Use \"Run now\", or make a new campaign.".to_owned()));
     };
-    state.store.set_campaign_status(&c.id, CampaignStatus::Active, Some(next_at), now).await?;
+    state
+        .store
+        .set_campaign_status(&c.id, CampaignStatus::Active, Some(next_at), now)
+        .await?;
     Ok(Redirect::to(&format!("/campaigns/{}?note=resumed", c.id)))
 }
 
@@ -191,7 +203,10 @@ async fn form_page(
 
 fn plan(schedule: &Schedule, now: Timestamp) -> Plan {
     let runs = std::iter::successors(schedule.next_after(now), |&last| schedule.next_after(last));
-    Plan { described: schedule.describe(), runs: runs.take(RUNS_SHOWN).collect() }
+    Plan {
+        described: schedule.describe(),
+        runs: runs.take(RUNS_SHOWN).collect(),
+    }
 }
 
 fn parse(typed: &Fields, now: Timestamp, problems: &mut Problems) -> Option<(String, Draft, Schedule)> {
@@ -206,16 +221,25 @@ fn parse(typed: &Fields, now: Timestamp, problems: &mut Problems) -> Option<(Str
 
 fn parse_schedule(typed: &Fields, now: Timestamp, problems: &mut Problems) -> Option<Schedule> {
     let schedule = if typed.text("schedule") == "once" {
-        Schedule::Once { at: problems.take("at", parse_time(typed.text("at")))? }
+        Schedule::Once {
+            at: problems.take("at", parse_time(typed.text("at")))?,
+        }
     } else {
-        Schedule::Recurring { cron: typed.text("cron").to_owned(), time_zone: typed.text("time_zone").to_owned() }
+        Schedule::Recurring {
+            cron: typed.text("cron").to_owned(),
+            time_zone: typed.text("time_zone").to_owned(),
+        }
     };
     if let Err((field, why)) = schedule.check() {
         problems.add(field, format!("{why}."));
         return None;
     }
     if schedule.next_after(now).is_none() {
-        let field = if matches!(schedule, Schedule::Once { .. }) { "at" } else { "cron" };
+        let field = if matches!(schedule, Schedule::Once { .. }) {
+            "at"
+        } else {
+            "cron"
+        };
         problems.add(field, "This never comes. Choose a time to come.");
         return None;
     }

@@ -48,7 +48,10 @@ const NAV: [(&str, &[(Section, &str, &str)]); 3] = [
     ),
     (
         "Machinery",
-        &[(Section::Workers, "/workers", "Workers and jobs"), (Section::Mailbox, "/mailbox", "Captured mail")],
+        &[
+            (Section::Workers, "/workers", "Workers and jobs"),
+            (Section::Mailbox, "/mailbox", "Captured mail"),
+        ],
     ),
 ];
 
@@ -63,7 +66,12 @@ pub struct Chrome {
 impl Chrome {
     #[must_use]
     pub fn new(signed: &SignedIn, here: Section) -> Self {
-        Self { user: signed.user.email.clone(), notice: None, here, has_mailbox: signed.has_mailbox }
+        Self {
+            user: signed.user.email.clone(),
+            notice: None,
+            here,
+            has_mailbox: signed.has_mailbox,
+        }
     }
 
     /// Says what was just done. The address holds a name of ours and never the sentence, so that a
@@ -82,7 +90,11 @@ impl Chrome {
                 items: items
                     .iter()
                     .filter(|(section, ..)| self.has_mailbox || *section != Section::Mailbox)
-                    .map(|&(section, url, label)| NavItem { url, label, is_here: section == self.here })
+                    .map(|&(section, url, label)| NavItem {
+                        url,
+                        label,
+                        is_here: section == self.here,
+                    })
                     .collect(),
             })
             .collect()

@@ -45,7 +45,10 @@ pub async fn list(
         None => None,
     };
     let after = query.filled("after");
-    let contacts = state.store.contacts(shown.as_ref().map(|l| &l.id), after, PAGE_SIZE).await?;
+    let contacts = state
+        .store
+        .contacts(shown.as_ref().map(|l| &l.id), after, PAGE_SIZE)
+        .await?;
     Ok(ContactsPage {
         chrome: Chrome::new(&signed, Section::Contacts).noting(query.text("note")),
         lists: state.store.lists().await?,
@@ -65,8 +68,15 @@ pub async fn add(_: SignedIn, State(state): State<WebState>, Form(form): Form<Fi
         Some(id) => Some(read_list(&state, id).await?.id),
         None => None,
     };
-    let contact = Recipient { email, name, data: None };
-    state.store.put_contacts(&[contact], list.as_ref(), state.clock.now()).await?;
+    let contact = Recipient {
+        email,
+        name,
+        data: None,
+    };
+    state
+        .store
+        .put_contacts(&[contact], list.as_ref(), state.clock.now())
+        .await?;
     Ok(Redirect::to(&back_to(list.as_ref(), "added")))
 }
 

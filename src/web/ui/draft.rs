@@ -39,13 +39,20 @@ pub struct DraftForm {
 impl DraftForm {
     /// The form with what was typed so far; at first, with the sender of the last time.
     pub async fn load(state: &WebState, typed: &Fields, problems: Problems) -> Result<Self, UiError> {
-        let sender = if typed.is_empty() { last_sender(state).await? } else { None };
+        let sender = if typed.is_empty() {
+            last_sender(state).await?
+        } else {
+            None
+        };
         let ticked: Vec<&str> = typed.all("list").collect();
         let lists = state.store.lists().await?.into_iter();
         Ok(Self {
             templates: state.store.templates().await?,
             lists: lists
-                .map(|list| ListChoice { is_ticked: ticked.contains(&list.id.as_str()), list })
+                .map(|list| ListChoice {
+                    is_ticked: ticked.contains(&list.id.as_str()),
+                    list,
+                })
                 .collect(),
             contacts: state.store.count_subscribed(None).await?,
             template: typed.text("template").to_owned(),
@@ -78,21 +85,35 @@ pub async fn remember_sender(state: &WebState, sender: &Mailbox) -> Result<(), U
 
 /// Reads the fields; what is wrong with them is added to `problems`, and then there is no draft.
 pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
-    let template_id: Option<TemplateId> =
-        problems.take("template", typed.text("template").parse().map_err(|_| "Choose a template.".to_owned()));
+    let template_id: Option<TemplateId> = problems.take(
+        "template",
+        typed
+            .text("template")
+            .parse()
+            .map_err(|_| "Choose a template.".to_owned()),
+    );
     let email = problems.take("from_email", EmailAddress::parse(typed.text("from_email")).map_err(sentence));
     let name = problems.take("from_name", Recipient::parse_name(typed.text("from_name")).map_err(sentence));
     let reply_to = match typed.filled("reply_to") {
-        Some(text) => problems.take("reply_to", EmailAddress::parse(text).map_err(sentence)).map(Some),
+        Some(text) => problems
+            .take("reply_to", EmailAddress::parse(text).map_err(sentence))
+            .map(Some),
         None => Some(None),
     };
     let audience = problems.take("audience", parse_audience(typed));
     Some(Draft {
-        from: Mailbox { email: email?, name: name? },
+        from: Mailbox {
+            email: email?,
+            name: name?,
+        },
         reply_to: reply_to?,
         template_id: template_id?,
         audience: audience?,
-        on_uncertain: if typed.text("on_uncertain") == "hold" { OnUncertain::Hold } else { OnUncertain::Resend },
+        on_uncertain: if typed.text("on_uncertain") == "hold" {
+            OnUncertain::Hold
+        } else {
+            OnUncertain::Resend
+        },
         priority: Priority::Normal,
         expires_after_secs: None,
         tags: Vec::new(),
@@ -136,7 +157,9 @@ mod tests {
 
     fn fields(query: &str) -> Fields {
         serde_json::from_value(serde_json::json!(
-            url::form_urlencoded::parse(query.as_bytes()).into_owned().collect::<Vec<(String, String)>>()
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect::<Vec<(String, String)>>()
         ))
         .unwrap()
     }

@@ -74,7 +74,11 @@ impl IntoResponse for UiError {
             UiError::NotFound | UiError::CrossSite | UiError::Refused(_) => {}
         }
         let (code, title, text) = self.page();
-        let page = ErrorPage { code: code.as_u16(), title, text };
+        let page = ErrorPage {
+            code: code.as_u16(),
+            title,
+            text,
+        };
         let body = page.render().unwrap_or_else(|_| title.to_owned());
         (code, Html(body)).into_response()
     }

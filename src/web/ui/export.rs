@@ -21,7 +21,17 @@ use crate::web::session::SignedIn;
 const PAGE_SIZE: i64 = 1_000;
 
 const HEAD: [&str; 12] = [
-    "id", "email", "name", "status", "attempts", "possible_duplicate", "code", "enhanced", "reply", "class", "relay",
+    "id",
+    "email",
+    "name",
+    "status",
+    "attempts",
+    "possible_duplicate",
+    "code",
+    "enhanced",
+    "reply",
+    "class",
+    "relay",
     "at",
 ];
 
@@ -35,9 +45,22 @@ pub async fn messages(
     let b = broadcast::read(&state, &id).await?;
     let status: Option<MessageStatus> = query.filled("status").and_then(|s| s.parse().ok());
     let name = format!("attachment; filename=\"{}.csv\"", b.id);
-    let start = Some(Place { state, id: b.id, status, after: None, is_first: true });
+    let start = Some(Place {
+        state,
+        id: b.id,
+        status,
+        after: None,
+        is_first: true,
+    });
     let body = Body::from_stream(stream::try_unfold(start, next_page));
-    Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (CONTENT_DISPOSITION, name)], body).into_response())
+    Ok((
+        [
+            (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
+            (CONTENT_DISPOSITION, name),
+        ],
+        body,
+    )
+        .into_response())
 }
 
 /// How far the export has come.
@@ -51,7 +74,11 @@ struct Place {
 
 async fn next_page(place: Option<Place>) -> Result<Option<(Bytes, Option<Place>)>, StoreError> {
     let Some(mut place) = place else { return Ok(None) };
-    let slice = place.state.store.messages(&place.id, place.status, place.after.as_deref(), PAGE_SIZE).await?;
+    let slice = place
+        .state
+        .store
+        .messages(&place.id, place.status, place.after.as_deref(), PAGE_SIZE)
+        .await?;
     let bytes = lines(&slice.rows, place.is_first);
     let rest = slice.next.map(|next| {
         place.after = Some(next);
@@ -67,7 +94,8 @@ fn lines(rows: &[MessageView], with_head: bool) -> Bytes {
         if with_head {
             writer.write_record(HEAD)?;
         }
-        rows.iter().try_for_each(|m| writer.write_record(cells(m).map(|c| harmless(&c))))
+        rows.iter()
+            .try_for_each(|m| writer.write_record(cells(m).map(|c| harmless(&c))))
     })();
     written.expect("memory can be written to, and all records have the same length");
     writer.into_inner().expect("memory can be flushed").into()
@@ -93,7 +121,11 @@ fn cells(m: &MessageView) -> [String; 12] {
 
 /// A spreadsheet runs a cell that begins like a formula; an apostrophe before it keeps it a text.
 fn harmless(cell: &str) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{cell}")
+    } else {
+        cell.to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -66,7 +66,10 @@ impl Problems {
     /// The sentence for one field.
     #[must_use]
     pub fn of(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|(f, _)| *f == field).map(|(_, sentence)| sentence.as_str())
+        self.0
+            .iter()
+            .find(|(f, _)| *f == field)
+            .map(|(_, sentence)| sentence.as_str())
     }
 
     #[must_use]
@@ -102,7 +105,11 @@ mod tests {
 
     #[test]
     fn repeated_fields_are_all_there() {
-        let form = Fields(vec![("a".into(), " 1 ".into()), ("b".into(), " ".into()), ("a".into(), "2".into())]);
+        let form = Fields(vec![
+            ("a".into(), " 1 ".into()),
+            ("b".into(), " ".into()),
+            ("a".into(), "2".into()),
+        ]);
         assert_eq!(form.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!((form.raw("a"), form.text("a"), form.filled("b")), (" 1 ", "1", None));
         assert_eq!(form.query_with("b", "x&y"), "a=+1+&a=2&b=x%26y");
@@ -111,7 +118,12 @@ mod tests {
     #[test]
     fn a_time_is_read_as_browsers_and_people_write_it() {
         let eight = Timestamp::parse("2026-10-01T08:00:00Z").unwrap();
-        for text in ["2026-10-01T08:00", "2026-10-01 08:00", "2026-10-01T08:00:00Z", "2026-10-01T10:00:00+02:00"] {
+        for text in [
+            "2026-10-01T08:00",
+            "2026-10-01 08:00",
+            "2026-10-01T08:00:00Z",
+            "2026-10-01T10:00:00+02:00",
+        ] {
             assert_eq!(parse_time(text), Ok(eight), "{text}");
         }
         assert!(parse_time("tomorrow").is_err());

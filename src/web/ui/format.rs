@@ -66,7 +66,11 @@ pub fn time_input(at: &Timestamp) -> String {
 #[must_use]
 pub fn ago(at: &Timestamp, now: &Timestamp) -> Safe<String> {
     let past = *now - *at;
-    let shown = if past < SECOND_MS { "just now".to_owned() } else { format!("{} ago", duration(&past)) };
+    let shown = if past < SECOND_MS {
+        "just now".to_owned()
+    } else {
+        format!("{} ago", duration(&past))
+    };
     Safe(format!(r#"<time datetime="{at}" title="{at}">{shown}</time>"#))
 }
 
@@ -84,13 +88,21 @@ pub fn duration(ms: &i64) -> String {
 }
 
 fn two(large: i64, unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {small_unit}") }
+    if small == 0 {
+        format!("{large} {unit}")
+    } else {
+        format!("{large} {unit} {small} {small_unit}")
+    }
 }
 
 /// Messages a second: whole numbers from ten on.
 #[must_use]
 pub fn rate(per_sec: &f64) -> String {
-    if *per_sec >= 10.0 { count(&(per_sec.round() as i64)) } else { format!("{per_sec:.1}") }
+    if *per_sec >= 10.0 {
+        count(&(per_sec.round() as i64))
+    } else {
+        format!("{per_sec:.1}")
+    }
 }
 
 /// A status as words: `fanning_out` is `fanning out`.
@@ -105,7 +117,13 @@ mod tests {
 
     #[test]
     fn large_numbers_have_separators() {
-        for (n, shown) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567"), (-1_000, "−1,000")] {
+        for (n, shown) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (1_234_567, "1,234,567"),
+            (-1_000, "−1,000"),
+        ] {
             assert_eq!(count(&n), shown);
         }
         assert_eq!(counted(&1, "message"), "1 message");

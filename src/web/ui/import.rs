@@ -59,7 +59,14 @@ pub async fn show(
     let lists = state.store.lists().await?;
     let chrome = Chrome::new(&signed, Section::Contacts);
     let chosen = query.text("list").to_owned();
-    Ok(ImportPage { chrome, lists, chosen, csv: String::new(), done: None }.into_response())
+    Ok(ImportPage {
+        chrome,
+        lists,
+        chosen,
+        csv: String::new(),
+        done: None,
+    }
+    .into_response())
 }
 
 pub async fn submit(
@@ -77,13 +84,21 @@ pub async fn submit(
     for batch in parsed.contacts.chunks(BATCH) {
         new += state.store.put_contacts(batch, list.as_ref(), now).await?;
     }
-    let code = if parsed.contacts.is_empty() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK };
+    let code = if parsed.contacts.is_empty() {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::OK
+    };
     let page = ImportPage {
         chrome: Chrome::new(&signed, Section::Contacts),
         lists: state.store.lists().await?,
         chosen: form.text("list").to_owned(),
         // What could not be read is there to be mended.
-        csv: if parsed.contacts.is_empty() { form.raw("csv").to_owned() } else { String::new() },
+        csv: if parsed.contacts.is_empty() {
+            form.raw("csv").to_owned()
+        } else {
+            String::new()
+        },
         done: Some(Done {
             read: parsed.contacts.len() as i64,
             new: new as i64,

@@ -30,7 +30,13 @@ struct LoginPage {
 pub async fn show(State(state): State<WebState>, Query(query): Query<Fields>) -> Result<Response, UiError> {
     let is_first_run = state.store.count_users().await? == 0;
     let next = session::safe_next(query.text("next")).to_owned();
-    Ok(LoginPage { email: String::new(), next, problem: None, is_first_run }.into_response())
+    Ok(LoginPage {
+        email: String::new(),
+        next,
+        problem: None,
+        is_first_run,
+    }
+    .into_response())
 }
 
 pub async fn submit(
@@ -43,7 +49,12 @@ pub async fn submit(
     let email = form.text("email").to_lowercase();
     let next = session::safe_next(form.text("next")).to_owned();
     let refuse = |code, problem| {
-        let page = LoginPage { email: email.clone(), next: next.clone(), problem: Some(problem), is_first_run: false };
+        let page = LoginPage {
+            email: email.clone(),
+            next: next.clone(),
+            problem: Some(problem),
+            is_first_run: false,
+        };
         Ok((code, page).into_response())
     };
     let password = form.raw("password").to_owned();

@@ -40,7 +40,9 @@ impl LoginLimit {
         if known.len() >= PAIRS_MAX {
             forget(&mut known, now);
         }
-        let f = known.entry((from, email.to_owned())).or_insert(Failures { n: 0, since: now });
+        let f = known
+            .entry((from, email.to_owned()))
+            .or_insert(Failures { n: 0, since: now });
         if now - f.since >= WINDOW_MS {
             *f = Failures { n: 0, since: now };
         }

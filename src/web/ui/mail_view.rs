@@ -35,7 +35,9 @@ impl MailView {
         let kind = entity.header("content-type");
         let lower = kind.to_ascii_lowercase();
         if lower.starts_with("multipart/") && depth < DEPTH_MAX {
-            let Some(boundary) = parameter(&kind, "boundary") else { return };
+            let Some(boundary) = parameter(&kind, "boundary") else {
+                return;
+            };
             for part in parts(entity.body, &boundary) {
                 self.add_parts(&Entity::split(part), depth + 1);
             }
@@ -70,11 +72,17 @@ impl<'a> Entity<'a> {
                 _ => {}
             }
         }
-        Self { headers, body: raw.get(end + 4..).unwrap_or_default() }
+        Self {
+            headers,
+            body: raw.get(end + 4..).unwrap_or_default(),
+        }
     }
 
     fn header(&self, name: &str) -> String {
-        self.headers.iter().find(|(n, _)| n == name).map_or_else(String::new, |(_, v)| v.clone())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or_else(String::new, |(_, v)| v.clone())
     }
 
     fn decoded(&self) -> String {
@@ -114,7 +122,8 @@ fn parts<'a>(body: &'a [u8], boundary: &str) -> Vec<&'a [u8]> {
 fn parameter(header: &str, name: &str) -> Option<String> {
     header.split(';').skip(1).find_map(|p| {
         let (key, value) = p.trim().split_once('=')?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim_matches('"').to_owned())
+        key.eq_ignore_ascii_case(name)
+            .then(|| value.trim_matches('"').to_owned())
     })
 }
 
@@ -190,7 +199,14 @@ mod tests {
 
     #[test]
     fn rubbish_is_no_error() {
-        for raw in ["", "\r\n\r\n", "a: b", "Content-Type: multipart/x; boundary=\r\n\r\n--\r\n--", "=", "Subject: =?x?=\r\n\r\n=4"] {
+        for raw in [
+            "",
+            "\r\n\r\n",
+            "a: b",
+            "Content-Type: multipart/x; boundary=\r\n\r\n--\r\n--",
+            "=",
+            "Subject: =?x?=\r\n\r\n=4",
+        ] {
             assert_eq!(MailView::read(raw.as_bytes()).html, None, "{raw:?}");
         }
         assert_eq!(MailView::read(b"no header\r\n\r\nhello").text.as_deref(), Some("hello"));

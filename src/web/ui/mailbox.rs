@@ -57,7 +57,9 @@ pub async fn list(signed: SignedIn, State(state): State<WebState>) -> MailboxPag
     let taken = sink.map_or(0, |s| s.stats().accepted);
     MailboxPage {
         chrome: Chrome::new(&signed, Section::Mailbox),
-        rows: sink.map(|s| s.newest(SHOWN_MAX).iter().map(|m| row(m)).collect()).unwrap_or_default(),
+        rows: sink
+            .map(|s| s.newest(SHOWN_MAX).iter().map(|m| row(m)).collect())
+            .unwrap_or_default(),
         taken: i64::try_from(taken).unwrap_or(i64::MAX),
         is_capturing: sink.is_some(),
     }
@@ -97,5 +99,10 @@ fn read(state: &WebState, id: u64) -> Result<Arc<Captured>, UiError> {
 }
 
 fn row(m: &Captured) -> Row {
-    Row { id: m.id, at: m.at, to: m.to.join(", "), subject: MailView::read(&m.raw).subject }
+    Row {
+        id: m.id,
+        at: m.at,
+        to: m.to.join(", "),
+        subject: MailView::read(&m.raw).subject,
+    }
 }

@@ -52,7 +52,10 @@ pub async fn find(
     Query(query): Query<Fields>,
 ) -> Result<Redirect, UiError> {
     let b = broadcast::read(&state, &id).await?;
-    let found = state.store.message_to(&b.id, &query.text("email").to_lowercase()).await?;
+    let found = state
+        .store
+        .message_to(&b.id, &query.text("email").to_lowercase())
+        .await?;
     Ok(match found {
         Some(m) => Redirect::to(&format!("/messages/{}", m.id)),
         None => Redirect::to(&format!("/broadcasts/{}?note=no-message#find", b.id)),

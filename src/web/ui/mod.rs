@@ -121,7 +121,9 @@ fn audience_pages() -> Router<WebState> {
         .route("/contacts/delete", post(contacts::delete))
         .route(
             "/contacts/import",
-            get(import::show).post(import::submit).layer(DefaultBodyLimit::max(import::FORM_BYTES_MAX)),
+            get(import::show)
+                .post(import::submit)
+                .layer(DefaultBodyLimit::max(import::FORM_BYTES_MAX)),
         )
         .route("/lists", post(contacts::create_list))
         .route("/lists/{id}/delete", post(contacts::delete_list))

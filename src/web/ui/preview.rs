@@ -70,7 +70,9 @@ pub(super) fn locked_in(html: String) -> Response {
 /// Plain text as a page.
 pub(super) fn text_page(text: &str) -> String {
     let text = askama::filters::escape(text, askama::filters::Html).map_or_else(|_| String::new(), |t| t.to_string());
-    format!("<!doctype html><meta charset=\"utf-8\"><title>Text</title><pre style=\"white-space:pre-wrap\">{text}</pre>")
+    format!(
+        "<!doctype html><meta charset=\"utf-8\"><title>Text</title><pre style=\"white-space:pre-wrap\">{text}</pre>"
+    )
 }
 
 /// Renders with data that every variable has: a starter's own, else the variables' names.

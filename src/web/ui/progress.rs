@@ -54,7 +54,11 @@ pub fn bar(counts: &Counts) -> Vec<Segment> {
     widths
         .into_iter()
         .map(|(status, width)| {
-            let segment = Segment { status: status.as_str(), x: format!("{x:.3}%"), width: format!("{width:.3}%") };
+            let segment = Segment {
+                status: status.as_str(),
+                x: format!("{x:.3}%"),
+                width: format!("{width:.3}%"),
+            };
             x += width;
             segment
         })
@@ -130,7 +134,9 @@ impl Progress {
             is_final: b.status.is_final(),
             rate: is_moving.then(|| format::rate(&rate.per_sec)),
             left: is_moving.then(|| format::duration(&(((total - settled) as f64 / rate.per_sec * 1_000.0) as i64))),
-            took: b.started_at.map(|start| format::duration(&(b.finished_at.unwrap_or(now) - start))),
+            took: b
+                .started_at
+                .map(|start| format::duration(&(b.finished_at.unwrap_or(now) - start))),
             possible_duplicates: rate.possible_duplicates,
             announcement: format!("{}, {} per cent settled", format::words(b.status.as_str()), tenths * 10),
         }
@@ -204,7 +210,11 @@ mod tests {
 
     #[test]
     fn one_failed_message_in_a_million_is_seen() {
-        let parts = bar(&Counts { sent: 999_999, failed: 1, ..Counts::default() });
+        let parts = bar(&Counts {
+            sent: 999_999,
+            failed: 1,
+            ..Counts::default()
+        });
         assert_eq!(parts.iter().map(|s| s.status).collect::<Vec<_>>(), ["sent", "failed"]);
         assert!(width(&parts[1]) >= WIDTH_MIN);
     }
@@ -212,9 +222,28 @@ mod tests {
     #[test]
     fn a_bar_is_always_full_and_without_gaps() {
         for counts in [
-            Counts { sent: 1, ..Counts::default() },
-            Counts { sent: 98_000, failed: 1, deferred: 2, queued: 1_997, suppressed: 3, ..Counts::default() },
-            Counts { queued: 3, deferred: 3, sent: 3, failed: 3, suppressed: 3, uncertain: 3, canceled: 3, expired: 3 },
+            Counts {
+                sent: 1,
+                ..Counts::default()
+            },
+            Counts {
+                sent: 98_000,
+                failed: 1,
+                deferred: 2,
+                queued: 1_997,
+                suppressed: 3,
+                ..Counts::default()
+            },
+            Counts {
+                queued: 3,
+                deferred: 3,
+                sent: 3,
+                failed: 3,
+                suppressed: 3,
+                uncertain: 3,
+                canceled: 3,
+                expired: 3,
+            },
         ] {
             let parts = bar(&counts);
             let sum: f64 = parts.iter().map(width).sum();

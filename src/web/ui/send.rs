@@ -49,7 +49,9 @@ pub async fn show(
     State(state): State<WebState>,
     Query(typed): Query<Fields>,
 ) -> Result<Response, UiError> {
-    Ok(form_page(&signed, &state, &typed, Problems::default()).await?.into_response())
+    Ok(form_page(&signed, &state, &typed, Problems::default())
+        .await?
+        .into_response())
 }
 
 async fn form_page(
@@ -116,7 +118,11 @@ pub async fn confirm(
         let query = typed.query_with("key", &session::new_token());
         return Ok(Redirect::to(&format!("/send/confirm?{query}")).into_response());
     };
-    let template = state.store.template(&draft.template_id).await?.ok_or(UiError::NotFound)?;
+    let template = state
+        .store
+        .template(&draft.template_id)
+        .await?
+        .ok_or(UiError::NotFound)?;
     Ok(ConfirmPage {
         chrome: Chrome::new(&signed, Section::Send),
         key: key.to_owned(),
@@ -145,7 +151,9 @@ pub async fn submit(
         }
     };
     draft::remember_sender(&state, &draft.from).await?;
-    Ok(start(&signed, &state, &draft, send_at, typed.text("key")).await?.into_response())
+    Ok(start(&signed, &state, &draft, send_at, typed.text("key"))
+        .await?
+        .into_response())
 }
 
 /// Makes a draft a durable broadcast, once for each key, and leads to its status page.
@@ -157,10 +165,10 @@ pub(super) async fn start(
     key: &str,
 ) -> Result<Redirect, UiError> {
     let owner = format!("user:{}", signed.user.id);
-    let key = IdempotencyKey::parse(&owner, key)
-        .map_err(|_| UiError::Refused("The form is incomplete. Go back, load the page anew and try again.".to_owned()))?;
-    let accepted =
-        accept_draft(&*state.store, draft, send_at, Some(key), state.clock.now(), fastrand::u128(..)).await;
+    let key = IdempotencyKey::parse(&owner, key).map_err(|_| {
+        UiError::Refused("The form is incomplete. Go back, load the page anew and try again.".to_owned())
+    })?;
+    let accepted = accept_draft(&*state.store, draft, send_at, Some(key), state.clock.now(), fastrand::u128(..)).await;
     match accepted {
         Ok(id) => Ok(Redirect::to(&format!("/broadcasts/{id}?note=accepted"))),
         Err(AcceptError::Store(e)) => Err(e.into()),

@@ -51,7 +51,10 @@ pub async fn add(_: SignedIn, State(state): State<WebState>, Form(form): Form<Fi
     if addresses.is_empty() {
         return Err(UiError::Refused("Nothing was added: no address was given.".to_owned()));
     }
-    state.store.suppress(&addresses, SuppressionReason::Manual, "ui", state.clock.now()).await?;
+    state
+        .store
+        .suppress(&addresses, SuppressionReason::Manual, "ui", state.clock.now())
+        .await?;
     Ok(Redirect::to("/suppressions?note=added"))
 }
 

@@ -58,7 +58,10 @@ struct Problem {
 
 impl From<TemplateError> for Problem {
     fn from(e: TemplateError) -> Self {
-        Problem { field: e.part.as_str(), sentence: e.to_string() }
+        Problem {
+            field: e.part.as_str(),
+            sentence: e.to_string(),
+        }
     }
 }
 
@@ -77,7 +80,14 @@ pub async fn list(
 /// An empty template, or one that begins as a copy of a starter.
 pub async fn new(signed: SignedIn, Query(query): Query<Fields>) -> TemplatePage {
     let starter = STARTERS.iter().find(|s| s.name == query.text("starter"));
-    let content = starter.map_or(Content { subject: String::new(), html: None, text: None }, Starter::content);
+    let content = starter.map_or(
+        Content {
+            subject: String::new(),
+            html: None,
+            text: None,
+        },
+        Starter::content,
+    );
     page(&signed, None, "", &content, None)
 }
 
@@ -125,9 +135,10 @@ async fn put(
             field: "name",
             sentence: format!("A name is needed, of {NAME_CHARS_MAX} characters at most."),
         }),
-        Ok(_) if content.subject.is_empty() => {
-            Some(Problem { field: "subject", sentence: "A subject is needed.".to_owned() })
-        }
+        Ok(_) if content.subject.is_empty() => Some(Problem {
+            field: "subject",
+            sentence: "A subject is needed.".to_owned(),
+        }),
         Ok(_) => None,
         Err(e) => Some(e.into()),
     };
@@ -161,7 +172,11 @@ pub(super) fn content_of(form: &Fields) -> Content {
         let source = form.raw(name).replace("\r\n", "\n");
         (!source.trim().is_empty()).then_some(source)
     };
-    Content { subject: form.text("subject").to_owned(), html: part("html"), text: part("text") }
+    Content {
+        subject: form.text("subject").to_owned(),
+        html: part("html"),
+        text: part("text"),
+    }
 }
 
 fn page(
@@ -173,12 +188,18 @@ fn page(
 ) -> TemplatePage {
     TemplatePage {
         chrome: Chrome::new(signed, Section::Templates),
-        stored: stored.map(|t| StoredNote { id: t.id.to_string(), version: t.version, updated_at: t.updated_at }),
+        stored: stored.map(|t| StoredNote {
+            id: t.id.to_string(),
+            version: t.version,
+            updated_at: t.updated_at,
+        }),
         name: name.to_owned(),
         subject: content.subject.clone(),
         html: content.html.clone().unwrap_or_default(),
         text: content.text.clone().unwrap_or_default(),
         problem,
-        variables: Newsletter::compile(content).map(|n| n.variables().to_vec()).unwrap_or_default(),
+        variables: Newsletter::compile(content)
+            .map(|n| n.variables().to_vec())
+            .unwrap_or_default(),
     }
 }

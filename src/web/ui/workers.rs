@@ -70,7 +70,10 @@ pub async fn show(
     Query(query): Query<Fields>,
 ) -> Result<WorkersPage, UiError> {
     let chrome = Chrome::new(&signed, Section::Workers).noting(query.text("note"));
-    Ok(WorkersPage { chrome, m: read(&state).await? })
+    Ok(WorkersPage {
+        chrome,
+        m: read(&state).await?,
+    })
 }
 
 /// The tables alone, for the page that refreshes itself.
@@ -89,16 +92,27 @@ pub async fn release(_: SignedIn, State(state): State<WebState>, Path(id): Path<
 async fn read(state: &WebState) -> Result<Machinery, UiError> {
     let now = state.clock.now();
     let workers = state.store.workers(now).await?;
-    let names: HashMap<i64, String> = workers.iter().map(|w| (w.id, format!("{}:{}", w.host, w.pid))).collect();
+    let names: HashMap<i64, String> = workers
+        .iter()
+        .map(|w| (w.id, format!("{}:{}", w.host, w.pid)))
+        .collect();
     let mut groups = Vec::new();
     for (name, meaning) in STATES {
         let jobs = state.store.jobs(Some(name), JOBS_MAX).await?;
         let is_cut = jobs.len() as i64 == JOBS_MAX;
         let jobs = jobs
             .into_iter()
-            .map(|job| JobRow { owner: job.worker_id.map(|w| owner(&names, w)), job })
+            .map(|job| JobRow {
+                owner: job.worker_id.map(|w| owner(&names, w)),
+                job,
+            })
             .collect();
-        groups.push(JobGroup { state: name, meaning, jobs, is_cut });
+        groups.push(JobGroup {
+            state: name,
+            meaning,
+            jobs,
+            is_cut,
+        });
     }
     let live = || workers.iter().filter(|w| w.state == "live");
     Ok(Machinery {
@@ -111,5 +125,8 @@ async fn read(state: &WebState) -> Result<Machinery, UiError> {
 }
 
 fn owner(names: &HashMap<i64, String>, worker: i64) -> String {
-    names.get(&worker).cloned().unwrap_or_else(|| format!("worker {worker}"))
+    names
+        .get(&worker)
+        .cloned()
+        .unwrap_or_else(|| format!("worker {worker}"))
 }

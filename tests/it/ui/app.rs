@@ -76,10 +76,22 @@ impl App {
         let router = ui::router().merge(public::router()).with_state(state.clone());
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        let me = NewWorker { host: "post-1".into(), pid: 4711, version: "0.1.0".into() };
+        let me = NewWorker {
+            host: "post-1".into(),
+            pid: 4711,
+            version: "0.1.0".into(),
+        };
         let now = clock.now();
         let worker = store.register_worker(&me, now.plus_ms(LEASE_MS), now).await.unwrap();
-        Self { base, client: browser(), store, clock, state, worker, _database: database }
+        Self {
+            base,
+            client: browser(),
+            store,
+            clock,
+            state,
+            worker,
+            _database: database,
+        }
     }
 
     /// A worker that hands what is accepted to this relay, until it is told to stop.
@@ -97,7 +109,11 @@ impl App {
                 config,
             }),
             desk: Desk::new(self.state.secret.clone(), Arc::clone(&self.state.public_url)),
-            me: NewWorker { host: "post-2".into(), pid: 815, version: "0.1.0".into() },
+            me: NewWorker {
+                host: "post-2".into(),
+                pid: 815,
+                version: "0.1.0".into(),
+            },
             settings: Settings {
                 concurrent_jobs: 4,
                 lease: Duration::from_secs(30),
@@ -118,11 +134,17 @@ impl App {
 
     /// One on each database.
     pub async fn both() -> [Self; 2] {
-        [Self::start(fresh_sqlite()).await, Self::start(fresh_postgres().await).await]
+        [
+            Self::start(fresh_sqlite()).await,
+            Self::start(fresh_postgres().await).await,
+        ]
     }
 
     pub async fn setup_link(&self) -> String {
-        session::setup_link(&self.state).await.unwrap().expect("there is no user yet")
+        session::setup_link(&self.state)
+            .await
+            .unwrap()
+            .expect("there is no user yet")
     }
 
     /// Makes the first user by the set-up link; the browser is signed in from then on.
@@ -147,7 +169,12 @@ impl App {
     }
 
     pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Response {
-        self.client.post(format!("{}{path}", self.base)).form(form).send().await.unwrap()
+        self.client
+            .post(format!("{}{path}", self.base))
+            .form(form)
+            .send()
+            .await
+            .unwrap()
     }
 
     pub async fn contacts(&self, n: usize) {
@@ -163,7 +190,10 @@ impl App {
             text: None,
         };
         let id = TemplateId::new(self.clock.now(), fastrand::u128(..));
-        self.store.put_template(&id, name, &content, self.clock.now()).await.unwrap();
+        self.store
+            .put_template(&id, name, &content, self.clock.now())
+            .await
+            .unwrap();
         id
     }
 
@@ -171,15 +201,25 @@ impl App {
     pub async fn broadcast(&self, subject: &str, n: usize) -> BroadcastId {
         let now = self.clock.now();
         let id = BroadcastId::new(now, fastrand::u128(..));
-        self.store.accept(&new_broadcast(&id, subject, n), None, now).await.unwrap();
-        let job = self.store.claim(self.worker, JobKind::FanOut, 1, now).await.unwrap().remove(0);
+        self.store
+            .accept(&new_broadcast(&id, subject, n), None, now)
+            .await
+            .unwrap();
+        let job = self
+            .store
+            .claim(self.worker, JobKind::FanOut, 1, now)
+            .await
+            .unwrap()
+            .remove(0);
         let mut all = recipients(n);
         all.sort_by_key(Recipient::sort_key);
         for (seq, chunk) in all.chunks(1_000).enumerate() {
             let step = FanOutStep {
                 seq: seq as i64,
                 cursor: chunk.last().unwrap().sort_key(),
-                chunk: Chunk { recipients: chunk.to_vec() },
+                chunk: Chunk {
+                    recipients: chunk.to_vec(),
+                },
                 suppressed: vec![],
                 received: 0,
                 duplicates: 0,
@@ -200,7 +240,12 @@ impl App {
                 .map(|i| settled(i, fate(i), relay, now))
                 .collect();
             let deferred = settled.iter().filter_map(|s| s.outcome.next_at).min();
-            let progress = Progress { number: 1, lease: job.lease, settled, inflight: vec![] };
+            let progress = Progress {
+                number: 1,
+                lease: job.lease,
+                settled,
+                inflight: vec![],
+            };
             self.store.commit_progress(&[progress], now).await.unwrap();
             let end = deferred.map_or(JobEnd::Done, JobEnd::Waiting);
             self.store.finish(job.lease, end, now).await.unwrap();
@@ -211,13 +256,24 @@ impl App {
     pub async fn hold_a_job(&self) {
         let now = self.clock.now();
         self.store.claim(self.worker, JobKind::Deliver, 1, now).await.unwrap();
-        let stats = WorkerStats { rate_per_sec: 1_840.0, connections_open: 10, trouble: None };
-        self.store.heartbeat(self.worker, now.plus_ms(LEASE_MS), false, &stats, now).await.unwrap();
+        let stats = WorkerStats {
+            rate_per_sec: 1_840.0,
+            connections_open: 10,
+            trouble: None,
+        };
+        self.store
+            .heartbeat(self.worker, now.plus_ms(LEASE_MS), false, &stats, now)
+            .await
+            .unwrap();
     }
 }
 
 pub fn browser() -> Client {
-    Client::builder().cookie_store(true).redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    Client::builder()
+        .cookie_store(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap()
 }
 
 pub fn location(answer: &Response) -> &str {
@@ -226,7 +282,13 @@ pub fn location(answer: &Response) -> &str {
 
 pub fn address(i: usize) -> String {
     const NAMES: [&str; 8] = ["anna", "ben", "chiara", "dilan", "emil", "fatma", "goran", "hanna"];
-    const HOSTS: [&str; 5] = ["example.org", "example.net", "mail.example", "post.example", "uni.example"];
+    const HOSTS: [&str; 5] = [
+        "example.org",
+        "example.net",
+        "mail.example",
+        "post.example",
+        "uni.example",
+    ];
     format!("{}.{i}@{}", NAMES[i % NAMES.len()], HOSTS[i % HOSTS.len()])
 }
 
@@ -244,9 +306,16 @@ fn new_broadcast(id: &BroadcastId, subject: &str, n: usize) -> NewBroadcast {
     NewBroadcast {
         id: id.clone(),
         letter: Letter {
-            from: Mailbox { email: EmailAddress::parse("news@example.org").unwrap(), name: None },
+            from: Mailbox {
+                email: EmailAddress::parse("news@example.org").unwrap(),
+                name: None,
+            },
             reply_to: None,
-            content: Content { subject: subject.to_owned(), html: None, text: Some("Hello".to_owned()) },
+            content: Content {
+                subject: subject.to_owned(),
+                html: None,
+                text: Some("Hello".to_owned()),
+            },
             headers: vec![],
             data: serde_json::Map::new(),
         },
@@ -284,7 +353,11 @@ pub fn outcome(status: MessageStatus, class: &'static str, code: u16, enhanced: 
     Outcome {
         status,
         class,
-        reply: ReplyNote { code: Some(code), enhanced: Some(enhanced.to_owned()), text: text.to_owned() },
+        reply: ReplyNote {
+            code: Some(code),
+            enhanced: Some(enhanced.to_owned()),
+            text: text.to_owned(),
+        },
         next_at: None,
         counts_as_attempt: true,
         possible_duplicate: false,

@@ -16,7 +16,12 @@ const RECIPIENTS: usize = 20_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_sends_to_all_and_watches_until_every_fate_is_known() {
-    let relay = Sink::start(SinkOptions { reject_rate: 0.002, ..SinkOptions::default() }).await.unwrap();
+    let relay = Sink::start(SinkOptions {
+        reject_rate: 0.002,
+        ..SinkOptions::default()
+    })
+    .await
+    .unwrap();
     let addr = relay.addr();
     let app = App::start_with(fresh_sqlite(), Some(Arc::new(relay))).await;
     let worker = app.start_worker(addr).await;
@@ -29,7 +34,8 @@ async fn somebody_sends_to_all_and_watches_until_every_fate_is_known() {
     b.press("button[type=submit]").await;
     b.shoot("02-first-steps").await;
 
-    b.open(&format!("{}/templates/new?starter=announcement", app.base)).await;
+    b.open(&format!("{}/templates/new?starter=announcement", app.base))
+        .await;
     b.fill("#name", "Autumn news").await;
     b.press("form .primary").await;
     b.shoot("03-template").await;
@@ -68,17 +74,28 @@ async fn somebody_sends_to_all_and_watches_until_every_fate_is_known() {
 }
 
 fn without_reply(status: MessageStatus, class: &'static str, text: &str) -> Outcome {
-    let reply = ReplyNote { text: text.to_owned(), ..ReplyNote::default() };
-    Outcome { reply, ..outcome(status, class, 0, "", "") }
+    let reply = ReplyNote {
+        text: text.to_owned(),
+        ..ReplyNote::default()
+    };
+    Outcome {
+        reply,
+        ..outcome(status, class, 0, "", "")
+    }
 }
 
 /// Some of everything, so that the pictures show it.
 fn mixed(i: usize, now: Timestamp) -> Outcome {
     use MessageStatus::{Deferred, Failed, Suppressed, Uncertain};
     match i {
-        7 => Outcome { possible_duplicate: true, ..sent() },
+        7 => Outcome {
+            possible_duplicate: true,
+            ..sent()
+        },
         i if i % 97 == 3 => outcome(Failed, "invalid_recipient", 550, "5.1.1", "<anna@example.org>: no such user here"),
-        i if i % 241 == 5 => outcome(Failed, "content", 554, "5.7.1", "Message rejected as spam by <script>alert('policy')</script>"),
+        i if i % 241 == 5 => {
+            outcome(Failed, "content", 554, "5.7.1", "Message rejected as spam by <script>alert('policy')</script>")
+        }
         i if i % 61 == 9 => Outcome {
             next_at: Some(now.plus_ms(300_000)),
             ..outcome(Deferred, "rate_limited", 421, "4.7.0", "Too many messages, try again later")
@@ -102,19 +119,34 @@ async fn no_page_sticks_out_of_a_narrow_screen() {
     b.press("button[type=submit]").await;
 
     app.contacts(60).await;
-    let template = app.template("Monthly letter", "News for {{ name|default('you') }}").await;
+    let template = app
+        .template("Monthly letter", "News for {{ name|default('you') }}")
+        .await;
     let done = app.broadcast("Winter tyres: book your slot", 1_400).await;
     app.deliver(9, |_| sent()).await;
-    let id = app.broadcast("Autumn letter: what is new, what is gone, and why", 8_640).await;
+    let id = app
+        .broadcast("Autumn letter: what is new, what is gone, and why", 8_640)
+        .await;
     app.deliver(4, |i| mixed(i, now)).await;
     app.hold_a_job().await;
     let paused = app.broadcast("Price change from November", 420).await;
-    let wish = hikyaku::store::queue::Wish::Pause { reason: "paused by owner@example.org".to_owned() };
+    let wish = hikyaku::store::queue::Wish::Pause {
+        reason: "paused by owner@example.org".to_owned(),
+    };
     app.store.control(&paused, &wish, now).await.unwrap();
     let list = hikyaku::domain::id::ListId::new(now, 1);
     app.store.create_list(&list, "Customers in Cologne", now).await.unwrap();
-    app.store.suppress(&[address(3)], hikyaku::domain::contact::SuppressionReason::Complaint, "ui", now).await.unwrap();
-    let failed = app.store.messages(&id, Some(MessageStatus::Failed), None, 1).await.unwrap().rows.remove(0);
+    app.store
+        .suppress(&[address(3)], hikyaku::domain::contact::SuppressionReason::Complaint, "ui", now)
+        .await
+        .unwrap();
+    let failed = app
+        .store
+        .messages(&id, Some(MessageStatus::Failed), None, 1)
+        .await
+        .unwrap()
+        .rows
+        .remove(0);
 
     let pages = [
         ("21-broadcasts", "/broadcasts".to_owned()),
@@ -129,7 +161,10 @@ async fn no_page_sticks_out_of_a_narrow_screen() {
         ("30-templates", "/templates".to_owned()),
         ("31-template", format!("/templates/{template}")),
         ("32-campaigns", "/campaigns".to_owned()),
-        ("33-campaign-new", "/campaigns/new?cron=0+9+*+*+MON&time_zone=Europe/Berlin&from_email=news@example.org".to_owned()),
+        (
+            "33-campaign-new",
+            "/campaigns/new?cron=0+9+*+*+MON&time_zone=Europe/Berlin&from_email=news@example.org".to_owned(),
+        ),
         ("34-contacts", "/contacts".to_owned()),
         ("35-import", "/contacts/import".to_owned()),
         ("36-suppressions", "/suppressions".to_owned()),

@@ -17,7 +17,9 @@ fn form<'a>(template: &'a str, extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'
 }
 
 fn query(form: &[(&str, &str)]) -> String {
-    url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(form)
+        .finish()
 }
 
 #[tokio::test]
@@ -26,7 +28,10 @@ async fn pressing_send_twice_makes_one_broadcast() {
         app.sign_in().await;
         assert!(app.page("/send").await.contains("There is no template yet"));
         app.contacts(1_234).await;
-        let template = app.template("October", "Hello {{ name|default('you') }}").await.to_string();
+        let template = app
+            .template("October", "Hello {{ name|default('you') }}")
+            .await
+            .to_string();
         assert!(app.page("/send").await.contains("1,234"));
 
         let confirm = format!("/send/confirm?{}", query(&form(&template, &[])));
@@ -82,8 +87,15 @@ async fn a_campaign_shows_its_next_runs_and_runs_now() {
         app.sign_in().await;
         app.contacts(3).await;
         let template = app.template("October", "Hello").await.to_string();
-        let weekly = [("schedule", "recurring"), ("cron", "0 9 * * MON"), ("time_zone", "Europe/Berlin"), ("name", "Weekly")];
-        let page = app.page(&format!("/campaigns/new?{}", query(&form(&template, &weekly)))).await;
+        let weekly = [
+            ("schedule", "recurring"),
+            ("cron", "0 9 * * MON"),
+            ("time_zone", "Europe/Berlin"),
+            ("name", "Weekly"),
+        ];
+        let page = app
+            .page(&format!("/campaigns/new?{}", query(&form(&template, &weekly))))
+            .await;
         assert!(page.contains("The next runs") && page.matches("<li><time").count() == 3, "{page}");
 
         let bad = [weekly[0], ("cron", "every day"), weekly[2], weekly[3]];
@@ -97,7 +109,13 @@ async fn a_campaign_shows_its_next_runs_and_runs_now() {
         assert!(page.contains("Run now: 3 people") && page.matches("<li><time").count() == 3);
         assert!(app.page("/campaigns").await.contains("Weekly"));
 
-        let key = page.split_once("name=\"key\" value=\"").unwrap().1.split_once('"').unwrap().0;
+        let key = page
+            .split_once("name=\"key\" value=\"")
+            .unwrap()
+            .1
+            .split_once('"')
+            .unwrap()
+            .0;
         let run = format!("{path}/run");
         let (one, other) = (app.post(&run, &[("key", key)]).await, app.post(&run, &[("key", key)]).await);
         assert_eq!(location(&one), location(&other), "one press, one broadcast");

@@ -67,7 +67,9 @@ async fn a_stranger_is_sent_to_the_login_from_everywhere() {
         assert!(location(&answer).starts_with("/login?next=%2F"), "{path}: {}", location(&answer));
     }
     for path in FORMS {
-        let answer = app.post(path, &[("email", "a@example.org"), ("csv", "a@example.org")]).await;
+        let answer = app
+            .post(path, &[("email", "a@example.org"), ("csv", "a@example.org")])
+            .await;
         assert_eq!((answer.status(), location(&answer)), (StatusCode::SEE_OTHER, "/login"), "{path}");
     }
     assert_eq!(app.store.count_subscribed(None).await.unwrap(), 0, "nothing was changed");
@@ -105,7 +107,11 @@ async fn a_password_opens_the_page_that_was_asked_for() {
         assert!(cookie.headers()[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
         assert_eq!(app.get("/workers").await.status(), StatusCode::SEE_OTHER, "signed out");
 
-        let right = [("email", " Owner@example.org"), ("password", PASSWORD), ("next", "/workers")];
+        let right = [
+            ("email", " Owner@example.org"),
+            ("password", PASSWORD),
+            ("next", "/workers"),
+        ];
         let answer = app.post("/login", &right).await;
         assert_eq!((answer.status(), location(&answer)), (StatusCode::SEE_OTHER, "/workers"));
         let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();

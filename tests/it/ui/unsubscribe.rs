@@ -48,7 +48,12 @@ async fn a_wrong_link_tells_nothing() {
         assert_eq!(get.status(), StatusCode::NOT_FOUND);
         assert_eq!(get.headers()[REFERRER_POLICY], "no-referrer");
         assert_eq!(get.headers()["x-robots-tag"], "noindex");
-        assert!(get.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().contains("default-src 'none'"));
+        assert!(
+            get.headers()[CONTENT_SECURITY_POLICY]
+                .to_str()
+                .unwrap()
+                .contains("default-src 'none'")
+        );
         let other = app.post("/u/x", &[]).await;
         assert_eq!(other.status(), StatusCode::NOT_FOUND);
         assert_eq!(get.text().await.unwrap(), other.text().await.unwrap());

@@ -50,7 +50,11 @@ impl Browser {
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .expect("chromium is installed and starts");
-        Self { client, driver, _profile: profile }
+        Self {
+            client,
+            driver,
+            _profile: profile,
+        }
     }
 
     pub async fn open(&self, url: &str) {
@@ -66,7 +70,13 @@ impl Browser {
     /// Presses what is found and waits until another page is there.
     pub async fn press(&self, css: &str) {
         let before = self.client.find(Locator::Css("html")).await.unwrap();
-        self.client.find(Locator::Css(css)).await.expect(css).click().await.unwrap();
+        self.client
+            .find(Locator::Css(css))
+            .await
+            .expect(css)
+            .click()
+            .await
+            .unwrap();
         for _ in 0..500 {
             if before.tag_name().await.is_err() {
                 break;
@@ -79,28 +89,50 @@ impl Browser {
     /// Waits until the page has an element, for as long as a browser and a database may take.
     pub async fn wait_for(&self, css: &str) {
         let patience = std::time::Duration::from_secs(60);
-        self.client.wait().at_most(patience).for_element(Locator::Css(css)).await.expect(css);
+        self.client
+            .wait()
+            .at_most(patience)
+            .for_element(Locator::Css(css))
+            .await
+            .expect(css);
     }
 
     pub async fn text(&self, css: &str) -> String {
-        self.client.find(Locator::Css(css)).await.expect(css).text().await.unwrap()
+        self.client
+            .find(Locator::Css(css))
+            .await
+            .expect(css)
+            .text()
+            .await
+            .unwrap()
     }
 
     /// The height of the page, as far as a picture of it can still be looked at.
     async fn height(&self) -> i64 {
         let script = "return document.documentElement.scrollHeight";
-        self.client.execute(script, vec![]).await.unwrap().as_i64().unwrap().clamp(600, 1_300)
+        self.client
+            .execute(script, vec![])
+            .await
+            .unwrap()
+            .as_i64()
+            .unwrap()
+            .clamp(600, 1_300)
     }
 
     /// Photographs the page, wide and narrow, by day and by night, into `target/screenshots`.
     pub async fn shoot(&self, name: &str) {
         for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 400), ("dark", 400)] {
-            self.cdp("Emulation.setEmulatedMedia", json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }))
-                .await;
+            self.cdp(
+                "Emulation.setEmulatedMedia",
+                json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }),
+            )
+            .await;
             let size = json!({ "width": width, "height": 860, "deviceScaleFactor": 1, "mobile": width < 500 });
             self.cdp("Emulation.setDeviceMetricsOverride", size).await;
             let clip = json!({ "x": 0, "y": 0, "width": width, "height": self.height().await, "scale": 1 });
-            let shot = self.cdp("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip })).await;
+            let shot = self
+                .cdp("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip }))
+                .await;
             let png = base64::engine::general_purpose::STANDARD
                 .decode(shot["data"].as_str().unwrap())
                 .unwrap();
