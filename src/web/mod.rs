@@ -9,6 +9,7 @@ pub mod public;
 pub mod session;
 pub mod ui;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,9 @@ pub async fn serve(listener: TcpListener, state: WebState, stop: CancellationTok
         }
     });
     let drained = stop.clone();
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned());
+    // The login counts failures by the address they come from.
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
     tokio::select! {
         ended = server.into_future() => ended,
         () = async { drained.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
