@@ -168,5 +168,6 @@ async fn tell_where(config: &Config, app: &App) -> Result<(), Failed> {
     {
         line("first user", &format!("{link} (works once)"));
     }
+    say("Ready; Ctrl-C ends it.");
     Ok(())
 }

@@ -121,7 +121,11 @@ impl View {
             .into_iter()
             .map(|status| format!("{} {}", number(self.counts.get(status)), status.as_str()))
             .collect();
-        let sum = if parts.is_empty() { "0".to_owned() } else { parts.join(" + ") };
+        let sum = if parts.is_empty() {
+            "0".to_owned()
+        } else {
+            parts.join(" + ")
+        };
         let rest = match zero.len() {
             0 => String::new(),
             n => format!(" (the other {n} are 0)"),
