@@ -4,7 +4,7 @@
 mod people;
 mod truth;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -73,17 +73,10 @@ pub struct Demo {
 pub async fn run(args: Demo) -> Outcome {
     let home = Home::make(args.data_dir.as_deref())?;
     let key = new_key()?;
-    let config = config(home.path(), &listen(args.listen), &key)?;
+    let config = config(home.path(), args.listen, &key)?;
     telemetry::init(&config.log).map_err(|e| Failed::usage(e.to_string()))?;
     let stop = signals::listen(Some("Stopping. Once more to stop at once."))?;
-    let mut app = App::start(
-        &config,
-        Roles {
-            web: true,
-            worker: true,
-        },
-    )
-    .await?;
+    let mut app = start(config, args.listen.is_some()).await?;
     let shown = tokio::select! {
         shown = show(&app, &args, &home, key, &stop) => shown,
         () = stop.cancelled() => Ok(Exit::Done),
@@ -101,6 +94,22 @@ pub async fn run(args: Demo) -> Outcome {
     app.shut_down().await?;
     home.leave(matches!(exit, Ok(Exit::Done)));
     exit
+}
+
+/// Starts everything: on the usual address, else on any free port, since a demo must not fail because something is running.
+async fn start(mut config: Config, is_asked: bool) -> Result<App, Failed> {
+    let roles = Roles {
+        web: true,
+        worker: true,
+    };
+    match App::start(&config, roles).await {
+        // What else may be wrong is wrong the second time, too.
+        Err(_) if !is_asked => {
+            config.web.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            Ok(App::start(&config, roles).await?)
+        }
+        started => Ok(started?),
+    }
 }
 
 /// The story itself: contacts, template, one request, the wait, the account.
@@ -231,7 +240,7 @@ fn capitalised(text: &str) -> String {
 
 /// The demo's own configuration. The environment is not asked, so that a relay or a database that is set for real work is never
 /// touched; only what is logged may be chosen.
-fn config(dir: &Path, listen: &str, key: &Secret) -> Result<Config, Failed> {
+fn config(dir: &Path, listen: Option<SocketAddr>, key: &Secret) -> Result<Config, Failed> {
     let env = |name: &str| match name {
         "HIKYAKU_LOG" => Some(std::env::var(name).unwrap_or_else(|_| "warn".to_owned())),
         "HIKYAKU_LOG_FORMAT" => std::env::var(name).ok(),
@@ -240,24 +249,16 @@ fn config(dir: &Path, listen: &str, key: &Secret) -> Result<Config, Failed> {
     let Some(dir) = dir.to_str() else {
         return Err(Failed::usage("--data-dir must be a path in UTF-8"));
     };
+    let listen = listen.map_or_else(|| LISTEN.to_owned(), |addr| addr.to_string());
     let words = [
         ("data_dir", dir),
-        ("web.listen", listen),
+        ("web.listen", &listen),
         ("web.public_url", ""),
         ("web.api_key", key.expose()),
         ("database.url", ""),
         ("relay.url", ""),
     ];
     Ok(Config::from_layers(&env, &words)?)
-}
-
-/// The address that was asked for, else the usual one, else any free port: a demo must not fail because something is running.
-fn listen(asked: Option<SocketAddr>) -> String {
-    match asked {
-        Some(addr) => addr.to_string(),
-        None if TcpListener::bind(LISTEN).is_ok() => LISTEN.to_owned(),
-        None => "127.0.0.1:0".to_owned(),
-    }
 }
 
 /// A key that only this process knows.

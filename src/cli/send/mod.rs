@@ -7,6 +7,7 @@ mod source;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use super::signals;
 use super::terminal::{Progress, note, number, plural, say};
 use super::view::View;
 use super::watch::{Watched, watch};
+use crate::domain::message::MessageStatus;
 
 /// How often a request is made whose answer never came. The Idempotency-Key sees to it that it is taken once.
 const TRIES: u32 = 3;
@@ -25,6 +27,8 @@ const TRIES: u32 = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Problems of single recipients that are shown; the first ones tell the pattern.
 const REJECTIONS_SHOWN: usize = 20;
+/// Messages of a status that are shown with their reasons.
+const NOT_SENT_SHOWN: usize = 3;
 
 /// Sends a newsletter to a file of recipients, to lists, or to all.
 #[derive(Debug, Args)]
@@ -32,7 +36,7 @@ const REJECTIONS_SHOWN: usize = 20;
     group = ArgGroup::new("audience").required(true).args(["to", "list", "all"]),
     after_long_help = "\
 Examples:
-  hikyaku send --from 'News <news@example.org>' --subject 'Hello {{ name }}' \\
+  hikyaku send --from 'News <news@example.org>' --subject 'Our news' \\
       --html body.html --to recipients.csv
   make-recipients | hikyaku send --from news@example.org --template tpl_… \\
       --to - --send-at 2026-10-01T08:00:00Z
@@ -123,6 +127,35 @@ struct Rejection {
     detail: String,
 }
 
+/// The first messages of a status.
+#[derive(Debug, Deserialize)]
+struct Page {
+    data: Vec<Message>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    email: String,
+    last_reply: Option<Reply>,
+}
+
+/// What the relay said, or what happened instead.
+#[derive(Debug, Deserialize)]
+struct Reply {
+    code: Option<u16>,
+    enhanced: Option<String>,
+    #[serde(default)]
+    text: String,
+}
+
+impl Reply {
+    fn in_words(self) -> String {
+        let code = self.code.map(|code| code.to_string());
+        let parts: Vec<String> = [code, self.enhanced, Some(self.text)].into_iter().flatten().collect();
+        parts.join(" ")
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -156,10 +189,14 @@ pub async fn run(args: Send) -> Outcome {
 /// Watches a broadcast to its end and tells how it ended.
 async fn follow(api: &Api, id: &str, expected: i64, stop: &CancellationToken) -> Outcome {
     match watch(api, id, expected, stop).await {
-        Ok(Watched::Ended(view)) => Ok(tell_end(api, &view)),
+        Ok(Watched::Ended(view)) => Ok(tell_end(api, &view).await),
         Ok(Watched::Stopped) => {
             note(format_args!("The server goes on without us; `hikyaku status {id} --watch` looks again."));
             Ok(Exit::Interrupted)
+        }
+        Err(ApiError::Refused(StatusCode::FORBIDDEN, _)) => {
+            note("The key may send but not read, so this is all there is to see; --scope read makes one that may.");
+            Ok(Exit::Done)
         }
         Err(e) => {
             let mut failed = e.into_failed(api.base());
@@ -171,7 +208,7 @@ async fn follow(api: &Api, id: &str, expected: i64, stop: &CancellationToken) ->
     }
 }
 
-fn tell_end(api: &Api, view: &View) -> Exit {
+async fn tell_end(api: &Api, view: &View) -> Exit {
     say(format_args!("{}: {}", view.status_in_words(), view.counts_in_words()));
     if view.duplicates > 0 {
         say(format_args!("{} stood more than once and got one mail each", plural(view.duplicates, "recipient")));
@@ -180,8 +217,27 @@ fn tell_end(api: &Api, view: &View) -> Exit {
     let exit = view.exit();
     if exit == Exit::NotAllSent {
         say(format_args!("Which and why: {}", api.link(&format!("broadcasts/{}", view.id))));
+        tell_some(api, view).await;
     }
     exit
+}
+
+/// Shows the first messages that were not sent, with the reason: one of them often explains all.
+async fn tell_some(api: &Api, view: &View) {
+    for status in [MessageStatus::Failed, MessageStatus::Uncertain, MessageStatus::Expired] {
+        if view.counts.get(status) == 0 {
+            continue;
+        }
+        let path = format!("v1/broadcasts/{}/messages?status={status}&limit={NOT_SENT_SHOWN}", view.id);
+        // The counts have been told; this is more than was asked for.
+        let Ok(page) = api.get::<Page>(&path).await else {
+            return;
+        };
+        for message in page.data {
+            let reply = message.last_reply.map(|reply| reply.in_words()).unwrap_or_default();
+            say(format_args!("  {status}  {}  {reply}", message.email));
+        }
+    }
 }
 
 /// Posts the request; again, with the same key, when it is not known whether it arrived.

@@ -2,7 +2,12 @@
 
 use super::program::{Ended, KEY, Place, Running, ended, ended_with_input};
 
-const SENDER: [&str; 4] = ["--from", "News <news@example.org>", "--subject", "Hello {{ name }}"];
+const SENDER: [&str; 4] = [
+    "--from",
+    "News <news@example.org>",
+    "--subject",
+    "Hello {{ name|default('you') }}",
+];
 
 /// `hikyaku send` with a sender, a subject and a body, to a server.
 fn send(place: &Place, serving: &Running, args: &[&str]) -> Ended {
@@ -100,6 +105,7 @@ fn a_message_that_was_not_sent_shows_in_the_exit_code() {
     let sent = send(&place, &serving, &["--to", &to]);
     assert_eq!(sent.code, Some(4), "{sent:?}");
     assert!(sent.out.contains("2 accepted = 1 sent + 1 failed"), "{}", sent.out);
+    assert!(sent.out.contains("failed  reject-550-5.1.1@example.org  550"), "{}", sent.out);
     assert_eq!(place.run(&["status", &id(&sent)]).code, Some(4));
 }
 
