@@ -6,15 +6,21 @@ pub mod auth;
 pub mod error;
 pub mod extract;
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::http::{HeaderValue, header};
+use axum::serve::ListenerExt as _;
 use axum::{Router, middleware};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::clock::Clock;
 use crate::domain::token::SecretKey;
+use crate::sink::SinkHandle;
 use crate::store::Store;
 
 /// What every handler may use.
@@ -29,6 +35,8 @@ pub struct WebState {
     /// SHA-256 of the bootstrap key in hex, when one is configured. It has all scopes.
     pub bootstrap_key_hash: Option<Arc<str>>,
     pub limits: Limits,
+    /// The built-in capture relay, while mail goes to it.
+    pub capture: Option<Arc<SinkHandle>>,
 }
 
 /// How much one request may bring.
@@ -59,6 +67,23 @@ pub fn router(state: WebState) -> Router {
         .layer(if_not_set(header::X_FRAME_OPTIONS, "DENY"))
         .layer(if_not_set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
         .layer(middleware::from_fn(error::dress))
+}
+
+/// Serves until `stop`, then finishes the requests that are being answered.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(listener: TcpListener, state: WebState, stop: CancellationToken) -> io::Result<()> {
+    // Small answers in several writes must not wait for an acknowledgement (RFC 1122 4.2.3.4).
+    let listener = listener.tap_io(|stream| {
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!(error = %e, "Could not turn off Nagle's algorithm");
+        }
+    });
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service)
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
 }
 
 /// A header that browsers heed, unless the handler knows better.

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "clock",
             "config",
+            "sink",
             "store",
             "template",
             "mime",
