@@ -63,16 +63,31 @@ impl App {
         let secret = shared_secret(&*store).await?;
         let stop = CancellationToken::new();
 
-        let listener = if roles.web { Some(bind(config.web.listen).await?) } else { None };
+        let listener = if roles.web {
+            Some(bind(config.web.listen).await?)
+        } else {
+            None
+        };
         let web_addr = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let public_url: Arc<str> = config.web.public_url(web_addr.unwrap_or(config.web.listen)).into();
 
         let capture = match (&config.relay.url, roles.worker) {
-            (None, true) => Some(Arc::new(Sink::start(capture_options(&clock)).await.context("starting the capture relay")?)),
+            (None, true) => Some(Arc::new(
+                Sink::start(capture_options(&clock))
+                    .await
+                    .context("starting the capture relay")?,
+            )),
             _ => None,
         };
         let (relay, relay_name) = match (roles.worker, &capture) {
-            (false, _) => (None, config.relay.url.as_ref().map_or(CAPTURE_NAME.to_owned(), ToString::to_string)),
+            (false, _) => (
+                None,
+                config
+                    .relay
+                    .url
+                    .as_ref()
+                    .map_or(CAPTURE_NAME.to_owned(), ToString::to_string),
+            ),
             (true, capture) => {
                 let relay = open_relay(config, capture.as_deref(), &*store).await?;
                 let name = relay.config.name.clone();
@@ -96,15 +111,33 @@ impl App {
             clock: Arc::clone(&clock),
             secret,
             public_url,
-            bootstrap_key_hash: config.web.api_key.as_ref().map(|key| web::auth::hash(key.expose()).into()),
-            limits: Limits { json_bytes_max: config.web.json_bytes_max, stream_bytes_max: config.web.stream_bytes_max },
+            bootstrap_key_hash: config
+                .web
+                .api_key
+                .as_ref()
+                .map(|key| web::auth::bootstrap_hash(key.expose()).into()),
+            limits: Limits {
+                json_bytes_max: config.web.json_bytes_max,
+                stream_bytes_max: config.web.stream_bytes_max,
+            },
             capture: capture.clone(),
         };
         let server = listener.map(|listener| {
             let (state, stop) = (state.clone(), stop.child_token());
             tokio::spawn(async move { web::serve(listener, state, stop).await.context("the web server") })
         });
-        Ok(Self { store, clock, web_addr, state, relay_name, capture, worker, server, stop, _lock: lock })
+        Ok(Self {
+            store,
+            clock,
+            web_addr,
+            state,
+            relay_name,
+            capture,
+            worker,
+            server,
+            stop,
+            _lock: lock,
+        })
     }
 
     /// Where the web server listens.
@@ -193,7 +226,9 @@ fn prepare_data_dir(config: &Config) -> anyhow::Result<()> {
 /// Takes the lock that tells a later process that this one is alive. The system lets go of it however this
 /// process ends.
 fn lock_sqlite(url: &DatabaseUrl) -> anyhow::Result<Option<std::fs::File>> {
-    let DatabaseUrl::Sqlite(path) = url else { return Ok(None) };
+    let DatabaseUrl::Sqlite(path) = url else {
+        return Ok(None);
+    };
     let mut name = path.clone().into_os_string();
     name.push(".lock");
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -215,7 +250,10 @@ async fn shared_secret(store: &dyn Store) -> anyhow::Result<SecretKey> {
     let mut fresh = [0u8; SECRET_BYTES];
     aws_lc_rs::rand::fill(&mut fresh).map_err(|_| anyhow::anyhow!("the system gives no random bytes"))?;
     let hex: String = fresh.iter().map(|b| format!("{b:02x}")).collect();
-    let stored = store.setting_or_insert(SECRET_SETTING, &hex).await.context("reading the signing secret")?;
+    let stored = store
+        .setting_or_insert(SECRET_SETTING, &hex)
+        .await
+        .context("reading the signing secret")?;
     SecretKey::from_hex(&stored).context("the setting signing_secret is damaged: it must have 64 hex digits")
 }
 
@@ -226,7 +264,10 @@ async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 fn capture_options(clock: &Arc<dyn Clock>) -> SinkOptions {
-    SinkOptions { clock: Arc::clone(clock), ..SinkOptions::default() }
+    SinkOptions {
+        clock: Arc::clone(clock),
+        ..SinkOptions::default()
+    }
 }
 
 async fn open_relay(config: &Config, capture: Option<&SinkHandle>, store: &dyn Store) -> anyhow::Result<Relay> {
@@ -242,7 +283,13 @@ async fn open_relay(config: &Config, capture: Option<&SinkHandle>, store: &dyn S
     let tls = TlsContext::new(&relay).map_err(|e| anyhow::anyhow!("preparing TLS for the relay: {e}"))?;
     let id = store.relay_id(&relay.name).await.context("naming the relay")?;
     let pace = Pace::new(relay.rate_per_sec.map(f64::from));
-    Ok(Relay { config: relay, tls, pace, id, gauges: Gauges::default() })
+    Ok(Relay {
+        config: relay,
+        tls,
+        pace,
+        id,
+        gauges: Gauges::default(),
+    })
 }
 
 fn introduce() -> NewWorker {
@@ -250,7 +297,11 @@ fn introduce() -> NewWorker {
         .ok()
         .or_else(|| std::env::var("HOSTNAME").ok())
         .map_or_else(|| "unknown".to_owned(), |h| h.trim().to_owned());
-    NewWorker { host, pid: i64::from(std::process::id()), version: env!("CARGO_PKG_VERSION").to_owned() }
+    NewWorker {
+        host,
+        pid: i64::from(std::process::id()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 fn settings(config: &Config) -> Settings {

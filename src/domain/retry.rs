@@ -28,7 +28,9 @@ impl RetryPolicy {
         started: Timestamp,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let place = usize::try_from(burnt.saturating_sub(1)).unwrap_or(0).min(self.delays.len().saturating_sub(1));
+        let place = usize::try_from(burnt.saturating_sub(1))
+            .unwrap_or(0)
+            .min(self.delays.len().saturating_sub(1));
         let delay = self.delays.get(place).copied().unwrap_or(Duration::from_secs(60));
         let moved = delay.mul_f64(1.0 + jitter.clamp(-1.0, 1.0) * f64::from(self.jitter_percent) / 100.0);
         let next = now + at_least.map_or(moved, |wait| moved.max(wait));
@@ -50,13 +52,21 @@ mod tests {
 
     #[test]
     fn waits_grow_and_the_last_one_repeats() {
-        let at = |burnt| policy().next_at(burnt, None, 0.0, Timestamp(0), Timestamp(0)).map(|t| t.0 / 1_000);
+        let at = |burnt| {
+            policy()
+                .next_at(burnt, None, 0.0, Timestamp(0), Timestamp(0))
+                .map(|t| t.0 / 1_000)
+        };
         assert_eq!([0, 1, 2, 3, 4].map(at), [Some(60), Some(60), Some(300), Some(900), Some(900)]);
     }
 
     #[test]
     fn jitter_moves_a_wait_by_its_percentage_at_most() {
-        let at = |jitter| policy().next_at(2, None, jitter, Timestamp(0), Timestamp(0)).map(|t| t.0 / 1_000);
+        let at = |jitter| {
+            policy()
+                .next_at(2, None, jitter, Timestamp(0), Timestamp(0))
+                .map(|t| t.0 / 1_000)
+        };
         assert_eq!([at(-1.0), at(1.0), at(9.0)], [Some(240), Some(360), Some(360)]);
     }
 

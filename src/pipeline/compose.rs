@@ -35,7 +35,11 @@ pub struct Desk {
 impl Desk {
     #[must_use]
     pub fn new(secret: SecretKey, public_url: Arc<str>) -> Self {
-        Self { secret, public_url, kept: Mutex::default() }
+        Self {
+            secret,
+            public_url,
+            kept: Mutex::default(),
+        }
     }
 
     /// The broadcast, prepared; the inner error is a sentence that concerns all of its messages.
@@ -74,7 +78,12 @@ impl Desk {
             unsubscribe_mailto: None,
         };
         let composer = Composer::new(&setup).map_err(|e| e.to_string())?;
-        Ok(Prepared { composer, date: brief.date, expires_at: brief.expires_at, on_uncertain: brief.on_uncertain })
+        Ok(Prepared {
+            composer,
+            date: brief.date,
+            expires_at: brief.expires_at,
+            on_uncertain: brief.on_uncertain,
+        })
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<BroadcastId, Arc<Prepared>>> {

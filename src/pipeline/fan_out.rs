@@ -22,12 +22,7 @@ use crate::store::{Result, Store};
 ///
 /// # Errors
 /// `LeaseLost` when others have taken the job; what was written stays and is whole.
-pub async fn fan_out(
-    store: &dyn Store,
-    clock: &dyn Clock,
-    job: &Claimed,
-    stop_asked: impl Fn() -> bool,
-) -> Result<()> {
+pub async fn fan_out(store: &dyn Store, clock: &dyn Clock, job: &Claimed, stop_asked: impl Fn() -> bool) -> Result<()> {
     if job.stop.is_some() {
         return store.finish(job.lease, JobEnd::Stopped, clock.now()).await;
     }
@@ -41,11 +36,22 @@ pub async fn fan_out(
         // What came with the request was counted when it was received.
         let received = if is_stored { batch.taken } else { 0 };
         let Some(cursor) = batch.recipients.last().map(Recipient::sort_key) else {
-            return store.finish_fan_out(job.lease, received, batch.duplicates, clock.now()).await;
+            return store
+                .finish_fan_out(job.lease, received, batch.duplicates, clock.now())
+                .await;
         };
         let suppressed = suppressed(store, &batch.recipients).await?;
-        let chunk = Chunk { recipients: batch.recipients };
-        let step = FanOutStep { seq, chunk, suppressed, received, duplicates: batch.duplicates, cursor };
+        let chunk = Chunk {
+            recipients: batch.recipients,
+        };
+        let step = FanOutStep {
+            seq,
+            chunk,
+            suppressed,
+            received,
+            duplicates: batch.duplicates,
+            cursor,
+        };
         let wish = store.fan_out_next(job.lease, &step, clock.now()).await?;
         match wish {
             Some(Stop::Hold | Stop::Cancel) => return store.finish(job.lease, JobEnd::Stopped, clock.now()).await,
@@ -59,7 +65,11 @@ pub async fn fan_out(
 async fn suppressed(store: &dyn Store, recipients: &[Recipient]) -> Result<Vec<u16>> {
     let addresses: Vec<String> = recipients.iter().map(|r| r.email.normalised()).collect();
     let found = store.suppressed_among(&addresses).await?;
-    Ok((0u16..).zip(&addresses).filter(|(_, a)| found.contains(*a)).map(|(place, _)| place).collect())
+    Ok((0u16..)
+        .zip(&addresses)
+        .filter(|(_, a)| found.contains(*a))
+        .map(|(place, _)| place)
+        .collect())
 }
 
 /// What a merge hands out at a time.
@@ -92,9 +102,17 @@ impl<'a> Merge<'a> {
         sources: Vec<Source>,
         cursor: Option<SortKey>,
     ) -> Result<Self> {
-        let mut merge = Merge { store, id, sources: Vec::new(), heads: BinaryHeap::new() };
+        let mut merge = Merge {
+            store,
+            id,
+            sources: Vec::new(),
+            heads: BinaryHeap::new(),
+        };
         for source in sources {
-            merge.sources.push(Stream { source, page: VecDeque::new() });
+            merge.sources.push(Stream {
+                source,
+                page: VecDeque::new(),
+            });
             merge.turn_page(merge.sources.len() - 1, cursor.as_ref()).await?;
         }
         Ok(merge)
@@ -102,14 +120,20 @@ impl<'a> Merge<'a> {
 
     /// The next [`CHUNK_SIZE`] recipients; fewer at the end, none behind it.
     async fn next_chunk(&mut self) -> Result<Batch> {
-        let mut batch = Batch { recipients: Vec::with_capacity(CHUNK_SIZE), taken: 0, duplicates: 0 };
+        let mut batch = Batch {
+            recipients: Vec::with_capacity(CHUNK_SIZE),
+            taken: 0,
+            duplicates: 0,
+        };
         let mut last: Option<SortKey> = None;
         // A full chunk still takes the repeats of its last recipient: the cursor passes over them, and a
         // repeat that nobody counted would look like a recipient that is still to come.
         while let Some(Reverse((key, _))) = self.heads.peek()
             && (batch.recipients.len() < CHUNK_SIZE || Some(key) == last.as_ref())
         {
-            let Some((key, recipient)) = self.pop().await? else { break };
+            let Some((key, recipient)) = self.pop().await? else {
+                break;
+            };
             batch.taken += 1;
             if last.as_ref() == Some(&key) {
                 batch.duplicates += 1;
@@ -122,7 +146,9 @@ impl<'a> Merge<'a> {
     }
 
     async fn pop(&mut self) -> Result<Option<(SortKey, Recipient)>> {
-        let Some(Reverse((_, place))) = self.heads.pop() else { return Ok(None) };
+        let Some(Reverse((_, place))) = self.heads.pop() else {
+            return Ok(None);
+        };
         let taken = self.sources[place].page.pop_front();
         match self.sources[place].page.front() {
             Some((key, _)) => self.heads.push(Reverse((key.clone(), place))),

@@ -27,7 +27,9 @@ impl LeaseWatch {
     /// A lease of `length` that was asked for at these times: both taken before the request was sent.
     #[must_use]
     pub fn new(asked: Instant, asked_wall: Timestamp, length: Duration) -> Self {
-        Self { until: Mutex::new(Until::of(asked, asked_wall, length)) }
+        Self {
+            until: Mutex::new(Until::of(asked, asked_wall, length)),
+        }
     }
 
     /// The heartbeat asked for at these times was answered.
@@ -51,7 +53,10 @@ impl LeaseWatch {
 impl Until {
     fn of(asked: Instant, asked_wall: Timestamp, length: Duration) -> Self {
         let usable = length.saturating_sub(LEASE_MARGIN);
-        Until { instant: asked + usable, wall: asked_wall + usable }
+        Until {
+            instant: asked + usable,
+            wall: asked_wall + usable,
+        }
     }
 }
 

@@ -22,7 +22,9 @@ pub async fn start_due_campaigns(store: &dyn Store, clock: &dyn Clock) -> Result
 }
 
 async fn start_run(store: &dyn Store, clock: &dyn Clock, campaign: &Campaign) -> Result<bool> {
-    let Some(planned) = campaign.next_at else { return Ok(false) };
+    let Some(planned) = campaign.next_at else {
+        return Ok(false);
+    };
     let now = clock.now();
     let next = campaign.schedule.next_after(now);
     let draft = &campaign.draft;

@@ -67,7 +67,12 @@ impl Settler {
     #[must_use]
     pub fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> (Self, tokio::task::JoinHandle<()>) {
         let (requests, incoming) = mpsc::channel(WAITING_MAX);
-        let committer = Committer { store, clock, inflight: HashMap::new(), number: 0 };
+        let committer = Committer {
+            store,
+            clock,
+            inflight: HashMap::new(),
+            number: 0,
+        };
         (Self { requests }, tokio::spawn(committer.run(incoming)))
     }
 
@@ -83,7 +88,10 @@ impl Settler {
 
     /// Makes one entry durable.
     pub async fn settle_one(&self, lease: Lease, note: Note) -> Durable {
-        self.settle(vec![Entry { lease, note }]).await.pop().unwrap_or(Durable::No)
+        self.settle(vec![Entry { lease, note }])
+            .await
+            .pop()
+            .unwrap_or(Durable::No)
     }
 }
 
@@ -116,13 +124,21 @@ impl Committer {
         }
         self.number += 1;
         let newest = newest_epochs(by_lease.keys());
-        let (current, stale): (Vec<_>, Vec<_>) =
-            by_lease.into_iter().partition(|(lease, _)| newest[&lease.job_id] == lease.epoch);
-        let batch: Vec<Progress> = current.into_iter().map(|(lease, settled)| self.progress(lease, settled)).collect();
+        let (current, stale): (Vec<_>, Vec<_>) = by_lease
+            .into_iter()
+            .partition(|(lease, _)| newest[&lease.job_id] == lease.epoch);
+        let batch: Vec<Progress> = current
+            .into_iter()
+            .map(|(lease, settled)| self.progress(lease, settled))
+            .collect();
         let mut result: HashMap<Lease, Durable> = stale.iter().map(|(lease, _)| (*lease, Durable::No)).collect();
         result.extend(batch.iter().map(|p| p.lease).zip(self.write(&batch).await));
         let is_idle = |p: &Progress| p.inflight.is_empty();
-        for lease in batch.iter().filter(|p| is_idle(p) || result[&p.lease] == Durable::No).map(|p| p.lease) {
+        for lease in batch
+            .iter()
+            .filter(|p| is_idle(p) || result[&p.lease] == Durable::No)
+            .map(|p| p.lease)
+        {
             self.inflight.remove(&lease);
         }
         for (leases, answer) in answers {
@@ -145,8 +161,17 @@ impl Committer {
     }
 
     fn progress(&self, lease: Lease, settled: Vec<Settled>) -> Progress {
-        let inflight = self.inflight.get(&lease).map(|set| set.iter().copied().collect()).unwrap_or_default();
-        Progress { lease, number: self.number, settled, inflight }
+        let inflight = self
+            .inflight
+            .get(&lease)
+            .map(|set| set.iter().copied().collect())
+            .unwrap_or_default();
+        Progress {
+            lease,
+            number: self.number,
+            settled,
+            inflight,
+        }
     }
 
     /// Writes a batch, however long the database is away. A commit whose answer was lost is repeated with the

@@ -25,7 +25,11 @@ impl Upkeep {
     #[must_use]
     pub fn new(lease: Duration) -> Self {
         let now = Instant::now();
-        Self { rescue_every: lease / 5, rescue_at: now, staged_at: now }
+        Self {
+            rescue_every: lease / 5,
+            rescue_at: now,
+            staged_at: now,
+        }
     }
 
     /// Does what is due.
@@ -37,7 +41,10 @@ impl Upkeep {
         if now >= self.rescue_at {
             for rescued in store.rescue(clock.now()).await? {
                 if rescued.quarantined {
-                    tracing::error!(job.id = rescued.job_id, "A job was set aside: its owners died with it again and again");
+                    tracing::error!(
+                        job.id = rescued.job_id,
+                        "A job was set aside: its owners died with it again and again"
+                    );
                 } else {
                     tracing::info!(job.id = rescued.job_id, "A job of a lost worker is ready again");
                 }
@@ -45,7 +52,9 @@ impl Upkeep {
             self.rescue_at = now + self.rescue_every;
         }
         if now >= self.staged_at {
-            store.sweep_staged(clock.now().plus_ms(-(STAGED_KEPT.as_millis() as i64))).await?;
+            store
+                .sweep_staged(clock.now().plus_ms(-(STAGED_KEPT.as_millis() as i64)))
+                .await?;
             self.staged_at = now + STAGED_EVERY;
         }
         Ok(())

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod library;
 pub mod queue;
 pub mod reports;
+pub mod schema;
 pub mod workers;
 
 mod lite;

@@ -5,10 +5,14 @@ pub mod api;
 pub mod auth;
 pub mod error;
 pub mod extract;
+pub mod public;
+pub mod session;
+pub mod ui;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::{HeaderValue, header};
 use axum::serve::ListenerExt as _;
@@ -57,10 +61,33 @@ impl Default for Limits {
     }
 }
 
+/// How long requests that are under way may take to end once the server is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Answers requests until `stop`; those under way are ended first, within a bound.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve(listener: TcpListener, state: WebState, stop: CancellationToken) -> std::io::Result<()> {
+    // Answers are small and somebody waits for each: they must not wait for a full packet.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "A connection keeps its delay");
+        }
+    });
+    let drained = stop.clone();
+    let server = axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::select! {
+        ended = server.into_future() => ended,
+        () = async { drained.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    }
+}
+
 /// Everything this program answers over HTTP.
 pub fn router(state: WebState) -> Router {
     Router::new()
         .merge(api::router(&state))
+        .merge(ui::router().merge(public::router()).with_state(state))
         .layer(CatchPanicLayer::custom(error::from_panic))
         .layer(if_not_set(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(if_not_set(header::REFERRER_POLICY, "no-referrer"))

@@ -63,7 +63,10 @@ impl Board {
             runs.turn = (runs.turn + 1) % runs.list.len();
             let run = &runs.list[runs.turn];
             if let Some(ordinal) = run.take() {
-                let item = Item { run: Arc::clone(run), ordinal };
+                let item = Item {
+                    run: Arc::clone(run),
+                    ordinal,
+                };
                 if runs.list.iter().map(|r| r.n_todo()).sum::<usize>() == LOW_WATER {
                     self.low.notify_one();
                 }

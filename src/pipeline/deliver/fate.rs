@@ -35,7 +35,17 @@ pub enum Fate {
 /// The fate of a message whose end of data was answered with 2yz.
 #[must_use]
 pub fn sent(ordinal: u16, past: Past, reply: ReplyNote, rules: &Rules) -> Settled {
-    settled(ordinal, past, rules, Attempt { verdict: Verdict::SENT, reply, status: MessageStatus::Sent, next_at: None })
+    settled(
+        ordinal,
+        past,
+        rules,
+        Attempt {
+            verdict: Verdict::SENT,
+            reply,
+            status: MessageStatus::Sent,
+            next_at: None,
+        },
+    )
 }
 
 /// The fate of a message whose attempt failed.
@@ -52,7 +62,11 @@ pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fat
         _ => false,
     };
     let next_at = tries_again
-        .then(|| rules.retry.next_at(burnt, verdict.retry_after, rules.jitter, rules.started, rules.now))
+        .then(|| {
+            rules
+                .retry
+                .next_at(burnt, verdict.retry_after, rules.jitter, rules.started, rules.now)
+        })
         .flatten();
     let status = match verdict.status {
         // Out of time: a message in doubt stays in doubt, any other has failed.
@@ -60,7 +74,17 @@ pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fat
         MessageStatus::Uncertain if next_at.is_some() => MessageStatus::Deferred,
         status => status,
     };
-    Fate::Settle(settled(ordinal, past, rules, Attempt { verdict, reply: failure.note(), status, next_at }))
+    Fate::Settle(settled(
+        ordinal,
+        past,
+        rules,
+        Attempt {
+            verdict,
+            reply: failure.note(),
+            status,
+            next_at,
+        },
+    ))
 }
 
 /// A message that may have been on the wire when its last owner died: in doubt, and by policy sent again at
@@ -74,22 +98,49 @@ pub fn ambiguous(ordinal: u16, past: Past, canceled: bool, rules: &Rules) -> Set
         counts_as_attempt: false,
         ..Verdict::SENT
     };
-    let reply = ReplyNote { text: "the worker was lost while the message was on its way".to_owned(), ..ReplyNote::default() };
-    let status = if resend { MessageStatus::Deferred } else { MessageStatus::Uncertain };
+    let reply = ReplyNote {
+        text: "the worker was lost while the message was on its way".to_owned(),
+        ..ReplyNote::default()
+    };
+    let status = if resend {
+        MessageStatus::Deferred
+    } else {
+        MessageStatus::Uncertain
+    };
     let next_at = resend.then_some(rules.now);
-    settled(ordinal, past, rules, Attempt { verdict, reply, status, next_at })
+    settled(
+        ordinal,
+        past,
+        rules,
+        Attempt {
+            verdict,
+            reply,
+            status,
+            next_at,
+        },
+    )
 }
 
 /// A message that ends without an attempt: suppressed, expired, or impossible to compose.
 #[must_use]
-pub fn untried(ordinal: u16, past: Past, status: MessageStatus, class: &'static str, why: String, now: Timestamp) -> Settled {
+pub fn untried(
+    ordinal: u16,
+    past: Past,
+    status: MessageStatus,
+    class: &'static str,
+    why: String,
+    now: Timestamp,
+) -> Settled {
     Settled {
         ordinal,
         before: past.status,
         outcome: Outcome {
             status,
             class,
-            reply: ReplyNote { text: why, ..ReplyNote::default() },
+            reply: ReplyNote {
+                text: why,
+                ..ReplyNote::default()
+            },
             next_at: None,
             counts_as_attempt: false,
             possible_duplicate: past.possible_duplicate,

@@ -84,7 +84,10 @@ impl Gauges {
 impl Relay {
     /// Takes this worker's share of the relay's limit: the limit is for all of them together.
     pub fn share_pace(&self, live_workers: i64) {
-        let share = self.config.rate_per_sec.map(|limit| f64::from(limit) / live_workers.max(1) as f64);
+        let share = self
+            .config
+            .rate_per_sec
+            .map(|limit| f64::from(limit) / live_workers.max(1) as f64);
         self.pace.set_rate(share);
     }
 }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::pipeline::compose::Prepared;
 use crate::domain::job::{Lease, Stop};
 use crate::domain::message::MessageStatus;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
+use crate::pipeline::compose::Prepared;
 use crate::store::delivery::Earlier;
 
 /// What earlier attempts of a message came to.
@@ -23,7 +23,12 @@ pub struct Past {
 }
 
 impl Past {
-    const NONE: Past = Past { status: MessageStatus::Queued, attempts: 0, burnt: 0, possible_duplicate: false };
+    const NONE: Past = Past {
+        status: MessageStatus::Queued,
+        attempts: 0,
+        burnt: 0,
+        possible_duplicate: false,
+    };
 }
 
 /// Why a run takes no more messages.
@@ -42,7 +47,9 @@ pub enum Halt {
 pub enum RunEnd {
     Halted(Halt),
     /// Nothing is left, or only messages that wait for their next attempt.
-    Through { next_at: Option<Timestamp> },
+    Through {
+        next_at: Option<Timestamp>,
+    },
 }
 
 /// One claimed chunk being delivered.
@@ -98,8 +105,21 @@ impl ChunkRun {
             !waiting.contains_key(ordinal) && past.get(ordinal).is_none_or(|p: &Past| !p.status.is_final())
         };
         let todo = (0..recipients.len() as u16).filter(is_due).collect();
-        let state = State { todo, in_hand: 0, next_at, halt: None };
-        Self { lease, seq, prepared, recipients, past: Mutex::new(past), state: Mutex::new(state), over: Notify::new() }
+        let state = State {
+            todo,
+            in_hand: 0,
+            next_at,
+            halt: None,
+        };
+        Self {
+            lease,
+            seq,
+            prepared,
+            recipients,
+            past: Mutex::new(past),
+            state: Mutex::new(state),
+            over: Notify::new(),
+        }
     }
 
     #[must_use]

@@ -57,7 +57,11 @@ struct Parcel {
 impl Slot {
     #[must_use]
     pub fn new(deps: Arc<SlotDeps>) -> Self {
-        Self { deps, connection: None, backoff: BACKOFF_FIRST }
+        Self {
+            deps,
+            connection: None,
+            backoff: BACKOFF_FIRST,
+        }
     }
 
     /// Carries messages until told to stop; then what is on the wire is finished and the connection closed.
@@ -96,7 +100,8 @@ impl Slot {
 
     /// A message for the same round trip, if one is there and may go now.
     async fn next_parcel_now(&self) -> Option<Parcel> {
-        while !self.deps.stop.is_cancelled() && self.deps.board.n_todo() > 0 && self.deps.relay.pace.try_take().is_ok() {
+        while !self.deps.stop.is_cancelled() && self.deps.board.n_todo() > 0 && self.deps.relay.pace.try_take().is_ok()
+        {
             let item = self.deps.board.take()?;
             if let Some(parcel) = self.pack(item).await {
                 return Some(parcel);
@@ -135,7 +140,9 @@ impl Slot {
 
     /// Hands a message to the relay, and every next one that can share its round trips.
     async fn carry(&mut self, parcel: Parcel) {
-        let Some(mut connection) = self.connected(&parcel.item).await else { return };
+        let Some(mut connection) = self.connected(&parcel.item).await else {
+            return;
+        };
         if let Err(failure) = connection.begin(&parcel.envelope, parcel.bytes.len()).await {
             self.connection = Some(connection);
             return self.refused(&parcel.item, &failure).await;
@@ -149,7 +156,11 @@ impl Slot {
                 self.deps.relay.gauges.closed();
                 return;
             }
-            let next = if connection.has_room() { self.next_parcel_now().await } else { None };
+            let next = if connection.has_room() {
+                self.next_parcel_now().await
+            } else {
+                None
+            };
             let with_next = next.as_ref().map(|p| (&p.envelope, p.bytes.len()));
             let Finished { this, next: begun } = connection.finish(&at_hand.bytes, with_next).await;
             let outcome = self.judge(&at_hand.item, &this);
@@ -221,9 +232,15 @@ impl Slot {
         let mut outcome_of = None;
         if let Some((item, settled)) = before {
             outcome_of = Some((item.clone(), settled.outcome.status, settled.outcome.next_at));
-            entries.push(Entry { lease: item.run.lease, note: Note::Outcome(settled) });
+            entries.push(Entry {
+                lease: item.run.lease,
+                note: Note::Outcome(settled),
+            });
         }
-        entries.push(Entry { lease: item.run.lease, note: Note::Intent(item.ordinal) });
+        entries.push(Entry {
+            lease: item.run.lease,
+            note: Note::Intent(item.ordinal),
+        });
         let answers = self.deps.settler.settle(entries).await;
         if let Some(((item, status, next_at), answer)) = outcome_of.zip(answers.first()) {
             self.written(&item, *answer, status, next_at);
@@ -238,19 +255,30 @@ impl Slot {
     }
 
     fn is_expired(&self, item: &Item) -> bool {
-        item.run.prepared.expires_at.is_some_and(|at| at <= self.deps.clock.now())
+        item.run
+            .prepared
+            .expires_at
+            .is_some_and(|at| at <= self.deps.clock.now())
     }
 
     /// Takes an intent back that is not carried out, so that it is not taken for a message in doubt.
     async fn retract(&self, item: &Item) {
-        let answer = self.deps.settler.settle_one(item.run.lease, Note::Retraction(item.ordinal)).await;
+        let answer = self
+            .deps
+            .settler
+            .settle_one(item.run.lease, Note::Retraction(item.ordinal))
+            .await;
         self.heed(item, answer);
         self.put_back(item);
     }
 
     async fn settle(&self, item: &Item, settled: Settled) {
         let (status, next_at) = (settled.outcome.status, settled.outcome.next_at);
-        let answer = self.deps.settler.settle_one(item.run.lease, Note::Outcome(settled)).await;
+        let answer = self
+            .deps
+            .settler
+            .settle_one(item.run.lease, Note::Outcome(settled))
+            .await;
         self.written(item, answer, status, next_at);
     }
 

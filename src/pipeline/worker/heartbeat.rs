@@ -38,7 +38,11 @@ async fn beat_once(shared: &Arc<Shared>, speed: &mut Speed) -> Result<()> {
         trouble: deps.relay.gauges.trouble(),
     };
     let draining = shared.stop.is_cancelled();
-    match deps.store.heartbeat(shared.id(), now + deps.settings.lease, draining, &stats, now).await? {
+    match deps
+        .store
+        .heartbeat(shared.id(), now + deps.settings.lease, draining, &stats, now)
+        .await?
+    {
         Heartbeat::Alive { live_workers } => {
             shared.lease.extend(asked, now, deps.settings.lease);
             deps.relay.share_pace(live_workers);
@@ -58,7 +62,10 @@ async fn start_anew(shared: &Arc<Shared>) -> Result<()> {
     }
     let deps = &shared.deps;
     let (asked, now) = (Instant::now(), deps.clock.now());
-    let id = deps.store.register_worker(&deps.me, now + deps.settings.lease, now).await?;
+    let id = deps
+        .store
+        .register_worker(&deps.me, now + deps.settings.lease, now)
+        .await?;
     shared.id.store(id, Ordering::SeqCst);
     shared.lease.extend(asked, now, deps.settings.lease);
     Ok(())
@@ -72,7 +79,10 @@ struct Speed {
 
 impl Speed {
     fn start() -> Self {
-        Self { at: Instant::now(), n_settled: 0 }
+        Self {
+            at: Instant::now(),
+            n_settled: 0,
+        }
     }
 
     fn measure(&mut self, n_settled: u64) -> f64 {

@@ -62,11 +62,18 @@ async fn begin(shared: &Arc<Shared>, job: &Claimed) -> Result<Option<Arc<ChunkRu
     let run = ChunkRun::new(job.lease, job.seq, prepared, work.chunk.recipients, work.earlier, now);
     let doubtful: Vec<Settled> = job.inflight.iter().map(|&o| in_doubt(shared, job, &run, o)).collect();
     if !doubtful.is_empty() {
-        tracing::warn!(job.id = job.lease.job_id, n_messages = doubtful.len(), "Messages were on the wire when their worker was lost");
+        tracing::warn!(
+            job.id = job.lease.job_id,
+            n_messages = doubtful.len(),
+            "Messages were on the wire when their worker was lost"
+        );
         // What is in doubt changes what is to do: the chunk is read again with it.
         write_down(shared, job.lease, doubtful).await?;
         if job.stop.is_none() {
-            let again = Claimed { inflight: Vec::new(), ..job.clone() };
+            let again = Claimed {
+                inflight: Vec::new(),
+                ..job.clone()
+            };
             return Box::pin(begin(shared, &again)).await;
         }
     }
@@ -117,9 +124,19 @@ async fn settle_without_relay(shared: &Arc<Shared>, lease: Lease, run: &ChunkRun
 }
 
 async fn write_down(shared: &Arc<Shared>, lease: Lease, settled: Vec<Settled>) -> Result<()> {
-    let entries = settled.into_iter().map(|s| Entry { lease, note: Note::Outcome(s) }).collect();
+    let entries = settled
+        .into_iter()
+        .map(|s| Entry {
+            lease,
+            note: Note::Outcome(s),
+        })
+        .collect();
     let answers = shared.settler.settle(entries).await;
-    if answers.contains(&Durable::No) { Err(StoreError::LeaseLost) } else { Ok(()) }
+    if answers.contains(&Durable::No) {
+        Err(StoreError::LeaseLost)
+    } else {
+        Ok(())
+    }
 }
 
 fn rules<'a>(shared: &'a Arc<Shared>, prepared: &Prepared) -> Rules<'a> {
@@ -155,7 +172,13 @@ async fn give_up_on_error(shared: &Arc<Shared>, lease: Lease, done: Result<()>) 
         }
         Err(error) if error.is_transient() => {
             tracing::warn!(job.id = lease.job_id, %error, "A job is given back because of the database");
-            insist(shared, || shared.deps.store.finish(lease, JobEnd::Released, shared.deps.clock.now())).await
+            insist(shared, || {
+                shared
+                    .deps
+                    .store
+                    .finish(lease, JobEnd::Released, shared.deps.clock.now())
+            })
+            .await
         }
         Err(error) => {
             tracing::error!(job.id = lease.job_id, %error, "A job is set aside: it cannot be carried on");

@@ -74,7 +74,10 @@ struct Shared {
 /// When the worker cannot be registered.
 pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     let asked = (Instant::now(), deps.clock.now());
-    let id = deps.store.register_worker(&deps.me, asked.1 + deps.settings.lease, asked.1).await?;
+    let id = deps
+        .store
+        .register_worker(&deps.me, asked.1 + deps.settings.lease, asked.1)
+        .await?;
     if deps.store.is_exclusive() {
         // The process before us cannot be alive: its jobs need not wait for their leases to lapse.
         let voided = deps.store.void_other_workers(id).await?;
@@ -84,7 +87,14 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     }
     let (settler, settling) = Settler::start(Arc::clone(&deps.store), Arc::clone(&deps.clock));
     let lease = Arc::new(LeaseWatch::new(asked.0, asked.1, deps.settings.lease));
-    let shared = Arc::new(Shared { deps, id: AtomicI64::new(id), lease, board: Arc::default(), settler, stop });
+    let shared = Arc::new(Shared {
+        deps,
+        id: AtomicI64::new(id),
+        lease,
+        board: Arc::default(),
+        settler,
+        stop,
+    });
     let slots = start_slots(&shared);
     let ended = CancellationToken::new();
     let heart = tokio::spawn(heartbeat::beat(Arc::clone(&shared), ended.clone()));
@@ -93,7 +103,11 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     drain(&shared, jobs, slots).await;
     ended.cancel();
     let _ = heart.await;
-    let retired = shared.deps.store.retire_worker(shared.id(), shared.deps.clock.now()).await;
+    let retired = shared
+        .deps
+        .store
+        .retire_worker(shared.id(), shared.deps.clock.now())
+        .await;
     drop(shared);
     let _ = settling.await;
     retired
@@ -109,7 +123,9 @@ fn start_slots(shared: &Arc<Shared>) -> JoinSet<()> {
         retry: shared.deps.settings.retry.clone(),
         stop: shared.stop.clone(),
     });
-    (0..deps.relay.config.connections).map(|_| Slot::new(Arc::clone(&deps)).run()).collect()
+    (0..deps.relay.config.connections)
+        .map(|_| Slot::new(Arc::clone(&deps)).run())
+        .collect()
 }
 
 /// Rounds until told to stop. Returns the jobs that are still at hand.
@@ -167,7 +183,10 @@ async fn claim_fan_outs(shared: &Arc<Shared>, jobs: &mut Jobs) -> Result<()> {
         return Ok(());
     }
     let store = &shared.deps.store;
-    for job in store.claim(shared.id(), JobKind::FanOut, free as i64, shared.deps.clock.now()).await? {
+    for job in store
+        .claim(shared.id(), JobKind::FanOut, free as i64, shared.deps.clock.now())
+        .await?
+    {
         jobs.fan_outs.spawn(jobs::split(Arc::clone(shared), job));
     }
     Ok(())
@@ -220,7 +239,10 @@ async fn drain(shared: &Arc<Shared>, mut jobs: Jobs, mut slots: JoinSet<()>) {
         while jobs.chunks.join_next().await.is_some() {}
         while jobs.fan_outs.join_next().await.is_some() {}
     };
-    if tokio::time::timeout(shared.deps.settings.drain, all_ended).await.is_err() {
+    if tokio::time::timeout(shared.deps.settings.drain, all_ended)
+        .await
+        .is_err()
+    {
         tracing::warn!("Some messages were still on the wire when the time to end was over; they are in doubt");
     }
 }
@@ -233,9 +255,8 @@ impl Shared {
     /// How long to sleep when nobody calls. The jitter keeps many workers from asking all at once.
     fn nap(&self, due: Option<Timestamp>) -> Duration {
         let poll = self.deps.settings.poll.mul_f64(0.75 + fastrand::f64() / 2.0);
-        let until_due = due.map_or(poll, |at| {
-            Duration::from_millis(u64::try_from(at - self.deps.clock.now()).unwrap_or(0))
-        });
+        let until_due =
+            due.map_or(poll, |at| Duration::from_millis(u64::try_from(at - self.deps.clock.now()).unwrap_or(0)));
         poll.min(until_due)
     }
 }
@@ -252,7 +273,8 @@ struct Jobs {
 impl Jobs {
     fn start_chunk(&mut self, shared: &Arc<Shared>, job: crate::domain::job::Claimed) {
         self.settling_in.fetch_add(1, Ordering::SeqCst);
-        self.chunks.spawn(jobs::deliver(Arc::clone(shared), job, Arc::clone(&self.settling_in)));
+        self.chunks
+            .spawn(jobs::deliver(Arc::clone(shared), job, Arc::clone(&self.settling_in)));
     }
 
     fn is_settling_in(&self) -> bool {

@@ -241,7 +241,11 @@ impl SqlStore {
             write_attempts(&mut tx, &to_json(&tries)).await?;
         }
         let missing: Vec<&Progress> = batch.iter().filter(|p| !acked.contains_key(&p.lease)).collect();
-        let repeated = if missing.is_empty() { HashMap::new() } else { already_moved(&mut tx, &missing).await? };
+        let repeated = if missing.is_empty() {
+            HashMap::new()
+        } else {
+            already_moved(&mut tx, &missing).await?
+        };
         tx.commit().await?;
         let ack = |p: &Progress| match acked.get(&p.lease).or_else(|| repeated.get(&p.lease)) {
             Some(stop) => Ack::Durable { stop: *stop },

@@ -1,7 +1,14 @@
 //! The store's contract: every case is one story, told to SQLite and to PostgreSQL alike. Never knows which of the two it talks
 //! to, except where a case looks into the database from outside.
 
+mod control;
+mod delivery;
+mod fan_out;
+mod intake;
+mod queue;
+mod reports;
 mod story;
+mod walk;
 mod world;
 
 /// Makes one test for each database of every case named: `sqlite::name` and `postgres::name`.
