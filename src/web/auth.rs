@@ -94,7 +94,7 @@ pub fn new_key(name: &str, scopes: &[Scope], now: Timestamp) -> (ApiKey, String)
 
 /// The hash under which a bootstrap key is compared: see [`super::WebState::bootstrap_key_hash`].
 #[must_use]
-pub fn hash(key: &str) -> String {
+pub fn bootstrap_hash(key: &str) -> String {
     sha256_hex(key.as_bytes())
 }
 

@@ -9,7 +9,6 @@ pub mod public;
 pub mod session;
 pub mod ui;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +75,9 @@ pub async fn serve(listener: TcpListener, state: WebState, stop: CancellationTok
         }
     });
     let drained = stop.clone();
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned());
+    // The login counts failures by the address they come from.
+    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
     tokio::select! {
         ended = server.into_future() => ended,
         () = async { drained.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
@@ -94,23 +95,6 @@ pub fn router(state: WebState) -> Router {
         .layer(if_not_set(header::X_FRAME_OPTIONS, "DENY"))
         .layer(if_not_set(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"))
         .layer(middleware::from_fn(error::dress))
-}
-
-/// Serves until `stop`, then finishes the requests that are being answered.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(listener: TcpListener, state: WebState, stop: CancellationToken) -> io::Result<()> {
-    // Small answers in several writes must not wait for an acknowledgement (RFC 1122 4.2.3.4).
-    let listener = listener.tap_io(|stream| {
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!(error = %e, "Could not turn off Nagle's algorithm");
-        }
-    });
-    let service = router(state).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
 }
 
 /// A header that browsers heed, unless the handler knows better.

@@ -5,10 +5,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use hikyaku::clock::{Clock, ManualClock};
-use hikyaku::domain::id::{BroadcastId, TemplateId};
+use hikyaku::domain::id::TemplateId;
 use hikyaku::domain::job::{JobEnd, JobKind};
+use hikyaku::domain::message::{MessageStatus, Outcome, ReplyNote};
 use hikyaku::domain::time::Timestamp;
 use hikyaku::domain::token::SecretKey;
+use hikyaku::pipeline::fan_out;
+use hikyaku::store::delivery::{Progress, Settled};
+use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{DatabaseUrl, Store};
 use hikyaku::web::auth::{self, Scope};
 use hikyaku::web::{self, Limits, WebState};
@@ -26,13 +30,18 @@ pub const BEGINNING: Timestamp = Timestamp(1_790_000_000_000);
 /// The configured key; it may do everything.
 pub const BOOTSTRAP_KEY: &str = "a-bootstrap-key-of-decent-length";
 
+/// A lease that no story outlives.
+const LEASE_MS: i64 = 600_000;
+
 /// A served API.
 pub struct Api {
     pub base: String,
     pub store: Arc<dyn Store>,
     pub clock: ManualClock,
     client: reqwest::Client,
-    database: TestDatabase,
+    url: String,
+    /// Keeps a SQLite file for as long as it is used.
+    _database: Option<TestDatabase>,
 }
 
 /// An answer that was read to its end.
@@ -72,7 +81,20 @@ impl Api {
 
     /// With limits that a test can reach.
     pub async fn on(database: TestDatabase, limits: Limits) -> Self {
-        let store = hikyaku::store::open(&DatabaseUrl::parse(&database.url).unwrap()).await.unwrap();
+        let api = Self::open(&database.url, limits).await;
+        Self {
+            _database: Some(database),
+            ..api
+        }
+    }
+
+    /// Another process on the same database.
+    pub async fn second_node(&self) -> Self {
+        Self::open(&self.url, Limits::default()).await
+    }
+
+    async fn open(url: &str, limits: Limits) -> Self {
+        let store = hikyaku::store::open(&DatabaseUrl::parse(url).unwrap()).await.unwrap();
         let clock = ManualClock::at(BEGINNING);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -81,13 +103,20 @@ impl Api {
             clock: Arc::new(clock.clone()),
             secret: SecretKey::new([7; 32]),
             public_url: "https://news.example.org".into(),
-            bootstrap_key_hash: Some(auth::hash(BOOTSTRAP_KEY).into()),
+            bootstrap_key_hash: Some(auth::bootstrap_hash(BOOTSTRAP_KEY).into()),
             limits,
             capture: None,
         };
         tokio::spawn(web::serve(listener, state, CancellationToken::new()));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { base, store, clock, client, database }
+        Self {
+            base,
+            store,
+            clock,
+            client,
+            url: url.to_owned(),
+            _database: None,
+        }
     }
 
     /// A request without a key.
@@ -119,13 +148,21 @@ impl Api {
 
     /// Posts a body of another type.
     pub async fn post_as(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
-        send(self.request(Method::POST, path).header("Content-Type", content_type).body(body)).await
+        send(
+            self.request(Method::POST, path)
+                .header("Content-Type", content_type)
+                .body(body),
+        )
+        .await
     }
 
     /// A key with these scopes, made over the API.
     pub async fn key(&self, scopes: &[Scope]) -> String {
         let scopes: Vec<&str> = scopes.iter().map(|s| s.as_str()).collect();
-        let made = self.post("/v1/keys", &json!({"name": "test", "scopes": scopes})).await.expect(201);
+        let made = self
+            .post("/v1/keys", &json!({"name": "test", "scopes": scopes}))
+            .await
+            .expect(201);
         made["key"].as_str().unwrap().to_owned()
     }
 
@@ -137,7 +174,10 @@ impl Api {
             html: Some("<p>Hello {{ name }}</p>".into()),
             text: None,
         };
-        self.store.put_template(&id, "Hello", &content, self.clock.now()).await.unwrap();
+        self.store
+            .put_template(&id, "Hello", &content, self.clock.now())
+            .await
+            .unwrap();
         id.to_string()
     }
 
@@ -149,21 +189,63 @@ impl Api {
         accepted["id"].as_str().unwrap().to_owned()
     }
 
-    /// Splits what was accepted into chunks, as a worker does.
-    pub async fn fan_out(&self) {
+    /// Splits what was accepted into chunks, as a worker does; the worker lives on.
+    pub async fn fan_out(&self) -> i64 {
         let now = self.clock.now();
-        let me = hikyaku::store::workers::NewWorker { host: "post-1".into(), pid: 1, version: "0".into() };
-        let worker = self.store.register_worker(&me, now.plus_ms(600_000), now).await.unwrap();
-        for claimed in self.store.claim(worker, JobKind::FanOut, 10, now).await.unwrap() {
-            let (lease, stop) = (claimed.lease, tokio_util::sync::CancellationToken::new());
-            let _ = (lease, stop, JobEnd::Done);
+        let me = NewWorker {
+            host: "post-1".into(),
+            pid: 4711,
+            version: "0.1.0".into(),
+        };
+        let worker = self
+            .store
+            .register_worker(&me, now.plus_ms(LEASE_MS), now)
+            .await
+            .unwrap();
+        for claimed in self.store.claim(worker, JobKind::FanOut, 100, now).await.unwrap() {
+            fan_out::fan_out(&*self.store, &self.clock, &claimed, || false)
+                .await
+                .unwrap();
         }
+        worker
+    }
+
+    /// Records an outcome for the first messages of the next chunk, one for each outcome given; the chunk is given
+    /// back unfinished.
+    pub async fn settle(&self, outcomes: Vec<Outcome>) {
+        let now = self.clock.now();
+        let worker = self.fan_out().await;
+        let job = self
+            .store
+            .claim(worker, JobKind::Deliver, 1, now)
+            .await
+            .unwrap()
+            .remove(0);
+        let relay = self.store.relay_id("smtp://relay.example").await.unwrap();
+        let settled = outcomes.into_iter().zip(0u16..).map(|(outcome, ordinal)| Settled {
+            ordinal,
+            before: MessageStatus::Queued,
+            attempts: 1,
+            burnt: 1,
+            attempt: Some(outcome.status),
+            newly_flagged: outcome.possible_duplicate,
+            relay_id: Some(relay),
+            at: now,
+            outcome,
+        });
+        let progress = Progress {
+            lease: job.lease,
+            settled: settled.collect(),
+            inflight: Vec::new(),
+        };
+        self.store.commit_progress(&[progress], now).await.unwrap();
+        self.store.finish(job.lease, JobEnd::Released, now).await.unwrap();
     }
 
     /// Rows of a table, seen from outside.
     pub async fn rows(&self, table: &str) -> i64 {
         let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-        match self.database.url.strip_prefix("sqlite://") {
+        match self.url.strip_prefix("sqlite://") {
             Some(path) => {
                 let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
                 let n = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
@@ -171,7 +253,7 @@ impl Api {
                 n
             }
             None => {
-                let options: PgConnectOptions = self.database.url.parse().unwrap();
+                let options: PgConnectOptions = self.url.parse().unwrap();
                 let mut connection = options.connect().await.unwrap();
                 let n = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
                 connection.close().await.unwrap();
@@ -181,12 +263,9 @@ impl Api {
     }
 
     /// Nothing of any send request is in the database.
-    #[track_caller]
-    pub fn nothing_is_stored<'a>(&'a self, after: &'a str) -> impl Future<Output = ()> + 'a {
-        async move {
-            for table in ["broadcasts", "letters", "jobs", "intake", "idempotency_keys"] {
-                assert_eq!(self.rows(table).await, 0, "rows in {table} after: {after}");
-            }
+    pub async fn nothing_is_stored(&self, after: &str) {
+        for table in ["broadcasts", "letters", "jobs", "intake", "idempotency_keys"] {
+            assert_eq!(self.rows(table).await, 0, "rows in {table} after: {after}");
         }
     }
 
@@ -198,7 +277,11 @@ impl Api {
 pub async fn send(request: RequestBuilder) -> Answer {
     let response = request.send().await.expect("the API answers");
     let (status, headers) = (response.status(), response.headers().clone());
-    Answer { status, headers, text: response.text().await.expect("the answer comes whole") }
+    Answer {
+        status,
+        headers,
+        text: response.text().await.expect("the answer comes whole"),
+    }
 }
 
 /// A broadcast without an audience.
@@ -212,7 +295,18 @@ pub fn gzip(plain: &[u8]) -> Vec<u8> {
     packer.finish().unwrap()
 }
 
-/// The id as the store takes it.
-pub fn id(text: &Value) -> BroadcastId {
-    text.as_str().unwrap().parse().unwrap()
+/// What a relay said at one try.
+pub fn outcome(status: MessageStatus, code: u16, enhanced: &str, text: &str, class: &'static str) -> Outcome {
+    Outcome {
+        status,
+        class,
+        reply: ReplyNote {
+            code: Some(code),
+            enhanced: Some(enhanced.to_owned()),
+            text: text.to_owned(),
+        },
+        next_at: (status == MessageStatus::Deferred).then(|| BEGINNING.plus_ms(60_000)),
+        counts_as_attempt: true,
+        possible_duplicate: false,
+    }
 }
