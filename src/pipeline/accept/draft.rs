@@ -5,7 +5,7 @@ use super::body::sha256_hex;
 use super::keys::IdempotencyKey;
 use super::problem::{AcceptError, FieldProblem};
 use super::wording;
-use crate::domain::broadcast::Audience;
+use crate::domain::broadcast::{Audience, NewBroadcast};
 use crate::domain::campaign::{Campaign, Draft};
 use crate::domain::content::Content;
 use crate::domain::id::BroadcastId;
@@ -29,41 +29,54 @@ pub async fn accept_draft(
 ) -> Result<BroadcastId, AcceptError> {
     let content = look_up(store, draft).await?;
     let id = BroadcastId::new(now, random);
-    let broadcast = draft.to_broadcast(id.clone(), content, send_at.filter(|at| *at > now));
-    let claim = key.map(|key| IdempotencyClaim {
-        owner: key.owner,
-        key: key.key,
-        body_hash: hash(draft, send_at),
-        answer: serde_json::json!({ "id": id.as_str() }).to_string(),
-    });
-    match store.accept(&broadcast, claim.as_ref(), now).await? {
-        Accepted::New => Ok(id),
-        Accepted::Replay(earlier) if claim.is_some_and(|c| c.body_hash == earlier.body_hash) => Ok(earlier
-            .broadcast_id
-            .parse()
-            .map_err(crate::store::StoreError::Corrupt)?),
-        Accepted::Replay(_) => Err(AcceptError::KeyReused),
-    }
+    let broadcast = draft.to_broadcast(id, content, send_at.filter(|at| *at > now));
+    accept_once(store, &broadcast, key, hash(draft, send_at), now).await
 }
 
-/// Starts a run of a campaign now, beside its plan, which stays as it is.
+/// Starts a run of a campaign now, beside its plan, which stays as it is. The same key gives the run of the first
+/// time.
 ///
 /// # Errors
 /// As [`accept_draft`].
 pub async fn start_run_now(
     store: &dyn Store,
     campaign: &Campaign,
+    key: Option<IdempotencyKey>,
     now: Timestamp,
     random: u128,
 ) -> Result<BroadcastId, AcceptError> {
     let content = look_up(store, &campaign.draft).await?;
-    let id = BroadcastId::new(now, random);
     // Planned for now, so that the draft's own expiry counts from here; nothing is left to wait for.
-    let mut broadcast = campaign.draft.to_broadcast(id.clone(), content, Some(now));
+    let mut broadcast = campaign
+        .draft
+        .to_broadcast(BroadcastId::new(now, random), content, Some(now));
     broadcast.send_at = None;
     broadcast.campaign = Some((campaign.id.clone(), now));
-    store.accept(&broadcast, None, now).await?;
-    Ok(id)
+    accept_once(store, &broadcast, key, hash(&campaign.draft, None), now).await
+}
+
+/// Makes a broadcast durable, unless its key was used before: then it gives the broadcast of the first time.
+async fn accept_once(
+    store: &dyn Store,
+    broadcast: &NewBroadcast,
+    key: Option<IdempotencyKey>,
+    body_hash: String,
+    now: Timestamp,
+) -> Result<BroadcastId, AcceptError> {
+    let claim = key.map(|key| IdempotencyClaim {
+        owner: key.owner,
+        key: key.key,
+        body_hash,
+        answer: serde_json::json!({ "id": broadcast.id.as_str() }).to_string(),
+    });
+    match store.accept(broadcast, claim.as_ref(), now).await? {
+        Accepted::New => Ok(broadcast.id.clone()),
+        Accepted::Replay(earlier) if claim.is_some_and(|c| c.body_hash == earlier.body_hash) => Ok(earlier
+            .broadcast_id
+            .parse()
+            .map_err(crate::store::StoreError::Corrupt)?),
+        Accepted::Replay(_) => Err(AcceptError::KeyReused),
+    }
 }
 
 /// Checks that a draft could be sent now: its template, its lists.

@@ -279,7 +279,7 @@ pub struct RunStarted {
         (status = 409, body = ProblemDocument), (status = 422, body = ProblemDocument)))]
 pub async fn run(State(state): State<ApiState>, Id(id): Id<CampaignId>) -> Result<impl IntoResponse, Problem> {
     let campaign = find(&state, &id).await?;
-    let started: BroadcastId = start_run_now(state.store(), &campaign, state.now(), fastrand::u128(..)).await?;
+    let started: BroadcastId = start_run_now(state.store(), &campaign, None, state.now(), fastrand::u128(..)).await?;
     let location = HeaderValue::from_str(&format!("/v1/broadcasts/{started}")).expect("an id is ASCII");
     let links = BroadcastLinks::of(started.as_str());
     let answer = RunStarted {

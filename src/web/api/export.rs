@@ -60,9 +60,14 @@ pub async fn messages_csv(
 ) -> Result<Response, Problem> {
     let status = parse_status(filter.status.as_deref())?;
     must_exist(&state, &id).await?;
+    Ok(file(Arc::clone(&state.web.store), id, status))
+}
+
+/// The file as an answer, for the API and for the page of the broadcast.
+pub(in crate::web) fn file(store: Arc<dyn Store>, id: BroadcastId, status: Option<MessageStatus>) -> Response {
     let name = format!("attachment; filename=\"{id}.csv\"");
     let export = Export {
-        store: Arc::clone(&state.web.store),
+        store,
         id,
         status,
         next: Next::Header,
@@ -72,7 +77,7 @@ pub async fn messages_csv(
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (header::CONTENT_DISPOSITION, name.as_str()),
     ];
-    Ok((headers, Body::from_stream(pages)).into_response())
+    (headers, Body::from_stream(pages)).into_response()
 }
 
 struct Export {

@@ -27,6 +27,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, Secur
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
+pub(super) use self::export::file as messages_file;
+
 use super::WebState;
 use super::auth::{Keys, Scope, require};
 use super::error::{Kind, Problem};

@@ -1,11 +1,12 @@
 //! One broadcast: how far it is, what went wrong, every message; pause, resume, cancel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use askama::Template;
 use askama_web::WebTemplate;
 use axum::extract::{Path, Query, State};
-use axum::response::Redirect;
+use axum::response::{Redirect, Response};
 
 use super::chrome::{Chrome, Section};
 use super::error::UiError;
@@ -15,13 +16,15 @@ use super::progress::{self, Law, Progress};
 use crate::domain::broadcast::{Broadcast, BroadcastStatus};
 use crate::domain::id::BroadcastId;
 use crate::domain::message::MessageStatus;
+use crate::pipeline::control::{ControlError, control};
 use crate::store::queue::Wish;
 use crate::store::reports::{MessageView, Slice};
 use crate::web::WebState;
+use crate::web::api::messages_file;
 use crate::web::session::SignedIn;
 
 /// Messages on a page of the list.
-const PAGE_SIZE: i64 = 50;
+const PAGE_SIZE: i64 = 25;
 /// Messages of a status that are looked at to group what went wrong: enough to see what is common, and
 /// still one small query.
 const SAMPLE_MAX: i64 = 500;
@@ -120,6 +123,18 @@ pub async fn fragment(
     })
 }
 
+/// All messages, or those of one status, as CSV.
+pub async fn messages_csv(
+    _signed: SignedIn,
+    State(state): State<WebState>,
+    Path(id): Path<String>,
+    Query(query): Query<Fields>,
+) -> Result<Response, UiError> {
+    let b = read(&state, &id).await?;
+    let status = query.filled("status").and_then(|s| s.parse().ok());
+    Ok(messages_file(Arc::clone(&state.store), b.id, status))
+}
+
 pub async fn pause(
     signed: SignedIn,
     State(state): State<WebState>,
@@ -159,7 +174,13 @@ pub async fn confirm_cancel(
 
 async fn wish_for(state: &WebState, id: &str, wish: &Wish, note: &str) -> Result<Redirect, UiError> {
     let b = read(state, id).await?;
-    state.store.control(&b.id, wish, state.clock.now()).await?;
+    control(&*state.store, &b.id, wish, state.clock.now())
+        .await
+        .map_err(|e| match e {
+            ControlError::NotFound(_) => UiError::NotFound,
+            ControlError::Over(status) => UiError::Refused(format!("This broadcast is {status} and stays so.")),
+            ControlError::Store(e) => e.into(),
+        })?;
     Ok(Redirect::to(&format!("/broadcasts/{}?note={note}", b.id)))
 }
 

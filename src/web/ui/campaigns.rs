@@ -16,6 +16,7 @@ use super::{format, progress, send};
 use crate::domain::campaign::{Campaign, CampaignStatus, Draft, Schedule};
 use crate::domain::id::CampaignId;
 use crate::domain::time::Timestamp;
+use crate::pipeline::accept::start_run_now;
 use crate::store::library::NewCampaign;
 use crate::web::WebState;
 use crate::web::session::{self, SignedIn};
@@ -166,7 +167,8 @@ pub async fn run_now(
     Form(form): Form<Fields>,
 ) -> Result<Redirect, UiError> {
     let c = read(&state, &id).await?;
-    send::start(&signed, &state, &c.draft, None, form.text("key")).await
+    let (key, now) = (send::key_of(&signed, form.text("key"))?, state.clock.now());
+    send::to_status_page(start_run_now(&*state.store, &c, Some(key), now, fastrand::u128(..)).await)
 }
 
 pub async fn delete(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {

@@ -1,6 +1,9 @@
 //! Contacts out of a pasted CSV text. Lines that cannot be read are named and left out; the rest goes in.
 //! Never takes a file of any size: for that there is the API, which streams.
 
+use std::io::Cursor;
+use std::sync::Arc;
+
 use askama::Template;
 use askama_web::WebTemplate;
 use axum::Form;
@@ -12,19 +15,13 @@ use super::chrome::{Chrome, Section};
 use super::error::UiError;
 use super::form::Fields;
 use super::{contacts, format};
-use crate::domain::address::EmailAddress;
 use crate::domain::contact::List;
-use crate::domain::recipient::{DATA_BYTES_MAX, Recipient};
+use crate::pipeline::accept::{AcceptError, Acceptor, FieldProblem, Format};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
 /// Most bytes of the form: about 200,000 lines, and a request that is held in memory once.
 pub const FORM_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Contacts stored in one transaction.
-const BATCH: usize = 1_000;
-/// Bad lines named on the page; beyond it the file itself is wrong, not its lines.
-const PROBLEMS_MAX: usize = 20;
-
 #[derive(Template, WebTemplate)]
 #[template(path = "import.html")]
 struct ImportPage {
@@ -39,14 +36,6 @@ struct ImportPage {
 struct Done {
     read: i64,
     new: i64,
-    rejected: i64,
-    problems: Vec<String>,
-}
-
-/// The lines of a text as contacts, and what is wrong with the others.
-#[derive(Debug, Default)]
-struct Parsed {
-    contacts: Vec<Recipient>,
     rejected: i64,
     problems: Vec<String>,
 }
@@ -78,111 +67,70 @@ pub async fn submit(
         Some(id) => Some(contacts::read_list(&state, id).await?.id),
         None => None,
     };
-    let parsed = parse(form.raw("csv"));
-    let now = state.clock.now();
-    let mut new = 0;
-    for batch in parsed.contacts.chunks(BATCH) {
-        new += state.store.put_contacts(batch, list.as_ref(), now).await?;
-    }
-    let code = if parsed.contacts.is_empty() {
-        StatusCode::UNPROCESSABLE_ENTITY
-    } else {
-        StatusCode::OK
+    let (text, is_without_head) = with_head(form.raw("csv"));
+    let acceptor = Acceptor::new(Arc::clone(&state.store), Arc::clone(&state.clock), FORM_BYTES_MAX as u64);
+    let body = Cursor::new(text.into_bytes());
+    let done = match acceptor.import_contacts(Format::Csv, false, list.as_ref(), body).await {
+        Ok(imported) => Done {
+            read: imported.received - imported.rejected,
+            new: imported.created,
+            rejected: imported.rejected,
+            problems: imported
+                .rejections
+                .iter()
+                .flat_map(|r| in_words(&r.problems, is_without_head))
+                .collect(),
+        },
+        Err(AcceptError::Invalid { problems, total }) => Done {
+            read: 0,
+            new: 0,
+            rejected: total,
+            problems: in_words(&problems, is_without_head),
+        },
+        Err(AcceptError::Store(e)) => return Err(e.into()),
+        Err(e) => return Err(UiError::Refused(format!("The text was not imported to its end: {e}."))),
     };
+    let is_useless = done.read == 0;
     let page = ImportPage {
         chrome: Chrome::new(&signed, Section::Contacts),
         lists: state.store.lists().await?,
         chosen: form.text("list").to_owned(),
         // What could not be read is there to be mended.
-        csv: if parsed.contacts.is_empty() {
+        csv: if is_useless {
             form.raw("csv").to_owned()
         } else {
             String::new()
         },
-        done: Some(Done {
-            read: parsed.contacts.len() as i64,
-            new: new as i64,
-            rejected: parsed.rejected,
-            problems: parsed.problems,
-        }),
+        done: Some(done),
+    };
+    let code = if is_useless {
+        StatusCode::UNPROCESSABLE_ENTITY
+    } else {
+        StatusCode::OK
     };
     Ok((code, page).into_response())
 }
 
-/// Reads `email,name,…` with a head line, or without one when the first line begins with an address.
-/// Every column beside `email` and `name` becomes data.
-fn parse(text: &str) -> Parsed {
-    let text = text.trim_start_matches('\u{feff}');
-    let mut parsed = Parsed::default();
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(text.as_bytes());
-    let mut head: Option<Vec<String>> = None;
-    for record in reader.records() {
-        let read = record.map_err(|e| e.to_string()).and_then(|r| match &head {
-            Some(head) => read_line(head, &r).map(Some),
-            None => {
-                let (named, is_line) = head_of(&r)?;
-                let first = if is_line { Some(read_line(&named, &r)?) } else { None };
-                head = Some(named);
-                Ok(first)
-            }
-        });
-        match read {
-            Ok(contact) => parsed.contacts.extend(contact),
-            Err(why) => parsed.reject(&why),
-        }
-        if head.is_none() {
-            return parsed;
-        }
-    }
-    parsed
-}
-
-impl Parsed {
-    fn reject(&mut self, why: &str) {
-        self.rejected += 1;
-        if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(why.to_owned());
-        }
+/// The text with a head line, and whether it had none: then its first line begins with an address.
+fn with_head(text: &str) -> (String, bool) {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let first = text.split([',', ';', '\t', '\n']).next().unwrap_or_default();
+    match first.contains('@') {
+        true => (format!("email,name\n{text}"), true),
+        false => (text.to_owned(), false),
     }
 }
 
-/// The columns' names, and whether the first line is a contact already.
-fn head_of(first: &csv::StringRecord) -> Result<(Vec<String>, bool), String> {
-    if first.get(0).is_some_and(|f| f.contains('@')) {
-        return Ok((vec!["email".to_owned(), "name".to_owned()], true));
-    }
-    let names: Vec<String> = first.iter().map(str::to_lowercase).collect();
-    if names.iter().any(|n| n == "email") {
-        return Ok((names, false));
-    }
-    Err("The first line names no column `email`; write `email,name` above the contacts.".to_owned())
-}
-
-fn read_line(head: &[String], line: &csv::StringRecord) -> Result<Recipient, String> {
-    let at = |why: String| format!("Line {}: {why}.", line.position().map_or(0, csv::Position::line));
-    let mut data = serde_json::Map::new();
-    let (mut email, mut name) = (None, None);
-    for (column, value) in head.iter().zip(line) {
-        match column.as_str() {
-            "email" => email = Some(EmailAddress::parse(value).map_err(at)?),
-            "name" => name = Recipient::parse_name(value).map_err(at)?,
-            _ if value.is_empty() => {}
-            _ => drop(data.insert(column.clone(), value.into())),
-        }
-    }
-    let email = email.ok_or_else(|| at("there is no address".to_owned()))?;
-    let data = match data.is_empty() {
-        true => None,
-        false => Some(serde_json::value::to_raw_value(&data).map_err(|e| at(e.to_string()))?),
-    };
-    if data.as_ref().is_some_and(|d| d.get().len() > DATA_BYTES_MAX) {
-        return Err(at(format!("the data are longer than {DATA_BYTES_MAX} bytes")));
-    }
-    Ok(Recipient { email, name, data })
+/// What is wrong, with the line as it was typed.
+fn in_words(problems: &[FieldProblem], is_without_head: bool) -> Vec<String> {
+    let line = |p: &FieldProblem| Some(p.line?.saturating_sub(u64::from(is_without_head)));
+    problems
+        .iter()
+        .map(|p| match line(p) {
+            Some(line) => format!("Line {line}: {}.", p.detail),
+            None => format!("{}.", p.detail),
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -190,29 +138,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_beside_email_and_name_become_data() {
-        let parsed = parse("\u{feff}Email,Name,City\nanna@example.org,\"Anna, A\",Köln\nbob@example.org,,\n");
-        assert!(parsed.problems.is_empty(), "{parsed:?}");
-        let anna = &parsed.contacts[0];
-        assert_eq!(anna.name.as_deref(), Some("Anna, A"));
-        assert_eq!(anna.data.as_ref().unwrap().get(), r#"{"city":"Köln"}"#);
-        assert!(parsed.contacts[1].data.is_none());
-    }
-
-    #[test]
     fn addresses_alone_need_no_head() {
-        let parsed = parse("anna@example.org\nbob@example.org,Bob\n");
-        assert_eq!(parsed.contacts.len(), 2);
-        assert_eq!(parsed.contacts[1].name.as_deref(), Some("Bob"));
+        assert_eq!(with_head("anna@example.org\n"), ("email,name\nanna@example.org\n".to_owned(), true));
+        let table = "email,city\nanna@example.org,Ulm";
+        assert_eq!(with_head(&format!("\u{feff}{table}")), (table.to_owned(), false));
     }
 
     #[test]
-    fn a_bad_line_is_named_and_the_rest_goes_in() {
-        let parsed = parse("email\nanna@example.org\nnobody\nbob@example.org");
-        assert_eq!((parsed.contacts.len(), parsed.rejected), (2, 1));
-        assert!(parsed.problems[0].starts_with("Line 3: no @"), "{:?}", parsed.problems);
-        let parsed = parse("address\nanna@example.org");
-        assert_eq!((parsed.contacts.len(), parsed.rejected), (0, 1));
-        assert!(parse("").contacts.is_empty());
+    fn lines_count_as_they_were_typed() {
+        let problem = FieldProblem::new("#/contacts/1/email", "invalid_address", "no @ in 'x'").on_line(Some(3));
+        assert_eq!(in_words(std::slice::from_ref(&problem), true), ["Line 2: no @ in 'x'."]);
+        assert_eq!(in_words(&[problem], false), ["Line 3: no @ in 'x'."]);
     }
 }

@@ -15,7 +15,6 @@ mod campaigns;
 mod chrome;
 mod contacts;
 mod draft;
-mod export;
 mod find;
 mod form;
 mod import;
@@ -24,10 +23,12 @@ mod login_limit;
 mod mail_view;
 mod mailbox;
 mod message;
+mod preflight;
 mod preview;
 mod progress;
 mod send;
 mod setup;
+mod starter;
 mod suppressions;
 mod templates;
 mod workers;
@@ -59,6 +60,7 @@ pub fn router() -> Router<WebState> {
         .merge(library_pages())
         .merge(audience_pages())
         .merge(machine_pages())
+        .fallback(async || UiError::NotFound)
         .layer(CsrfLayer::new().with_rejection_response(|_: ProtectionError| UiError::CrossSite.into_response()))
         .layer(if_absent(CONTENT_SECURITY_POLICY, POLICY))
         .layer(if_absent(X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -88,7 +90,7 @@ fn broadcast_pages() -> Router<WebState> {
         .route("/broadcasts/rows", get(broadcasts::rows))
         .route("/broadcasts/{id}", get(broadcast::show))
         .route("/broadcasts/{id}/progress", get(broadcast::fragment))
-        .route("/broadcasts/{id}/messages.csv", get(export::messages))
+        .route("/broadcasts/{id}/messages.csv", get(broadcast::messages_csv))
         .route("/broadcasts/{id}/find", get(message::find))
         .route("/broadcasts/{id}/pause", post(broadcast::pause))
         .route("/broadcasts/{id}/resume", post(broadcast::resume))

@@ -4,8 +4,7 @@
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, State};
-use axum::http::HeaderValue;
-use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::http::header::{CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS};
 use axum::response::{Html, IntoResponse, Response};
 
 use super::error::UiError;
@@ -16,7 +15,7 @@ use crate::domain::content::Content;
 use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
-use crate::template::{Context, Newsletter, Rendered, STARTERS, Shared, TemplateError};
+use crate::template::{Context, Newsletter, Rendered, Shared, TemplateError};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -58,13 +57,10 @@ fn answer(content: &Content) -> Result<Response, UiError> {
     Ok(locked_in(html))
 }
 
-/// Somebody's HTML as an answer that can do nothing.
+/// Somebody's HTML as an answer that can do nothing, for a frame of ours.
 pub(super) fn locked_in(html: String) -> Response {
-    let mut response = Html(html).into_response();
-    response
-        .headers_mut()
-        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    response
+    let locks = [(CONTENT_SECURITY_POLICY, POLICY), (X_FRAME_OPTIONS, "SAMEORIGIN")];
+    (locks, Html(html)).into_response()
 }
 
 /// Plain text as a page.
@@ -75,18 +71,14 @@ pub(super) fn text_page(text: &str) -> String {
     )
 }
 
-/// Renders with data that every variable has: a starter's own, else the variables' names.
-pub(super) fn render(content: &Content) -> Result<Rendered, TemplateError> {
+/// Renders with data in which every variable holds its own name.
+fn render(content: &Content) -> Result<Rendered, TemplateError> {
     let newsletter = Newsletter::compile(content)?;
-    let mut data = newsletter.sample_data();
-    for starter in STARTERS.iter().filter(|s| s.content().html == content.html) {
-        data.extend(starter.sample_data());
-    }
     let recipient = Recipient {
         email: EmailAddress::from_stored("anna@example.org".to_owned()),
         name: Some("Anna Example".into()),
         data: None,
     };
-    let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &data);
+    let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &newsletter.sample_data());
     newsletter.render(&Context::new(&shared, &recipient, "https://example.org/unsubscribe")?)
 }

@@ -157,7 +157,8 @@ impl Progress {
 
 /// `completed` and `failed` may be short only if the counts are; a canceled fan-out never counted to the end.
 fn law(b: &Broadcast) -> Law {
-    if b.counts.total() == b.received.accepted() {
+    let is_empty = b.counts.total() == 0 && !b.status.is_final();
+    if b.counts.total() == b.received.accepted() && !is_empty {
         return Law::Holds;
     }
     match b.status {
@@ -180,7 +181,7 @@ fn tile(status: MessageStatus, counts: &Counts) -> Tile {
 pub fn meaning(status: MessageStatus) -> &'static str {
     match status {
         MessageStatus::Queued => "waiting for its turn",
-        MessageStatus::Deferred => "another attempt is planned",
+        MessageStatus::Deferred => "to be tried again",
         MessageStatus::Sent => "the relay took it",
         MessageStatus::Failed => "refused, or given up",
         MessageStatus::Suppressed => "must not be mailed",

@@ -12,8 +12,10 @@ use super::chrome::{Chrome, Section};
 use super::draft::{self, DraftForm};
 use super::error::UiError;
 use super::form::{Fields, Problems, parse_time};
+use super::preflight::Preflight;
 use super::{format, progress};
 use crate::domain::campaign::Draft;
+use crate::domain::id::BroadcastId;
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::{AcceptError, IdempotencyKey, accept_draft};
 use crate::web::WebState;
@@ -39,6 +41,7 @@ struct ConfirmPage {
     subject: String,
     draft: Draft,
     send_at: Option<Timestamp>,
+    preflight: Preflight,
     /// What was chosen, for the way back and for the form.
     query: String,
     fields: Vec<(String, String)>,
@@ -129,6 +132,7 @@ pub async fn confirm(
         recipients,
         audience: progress::audience(&draft.audience),
         template_name: template.name,
+        preflight: Preflight::run(&state, &draft.audience, &template.content).await?,
         subject: template.content.subject,
         draft,
         send_at,
@@ -157,18 +161,25 @@ pub async fn submit(
 }
 
 /// Makes a draft a durable broadcast, once for each key, and leads to its status page.
-pub(super) async fn start(
+async fn start(
     signed: &SignedIn,
     state: &WebState,
     draft: &Draft,
     send_at: Option<Timestamp>,
     key: &str,
 ) -> Result<Redirect, UiError> {
-    let owner = format!("user:{}", signed.user.id);
-    let key = IdempotencyKey::parse(&owner, key).map_err(|_| {
-        UiError::Refused("The form is incomplete. Go back, load the page anew and try again.".to_owned())
-    })?;
-    let accepted = accept_draft(&*state.store, draft, send_at, Some(key), state.clock.now(), fastrand::u128(..)).await;
+    let (key, now) = (key_of(signed, key)?, state.clock.now());
+    let accepted = accept_draft(&*state.store, draft, send_at, Some(key), now, fastrand::u128(..)).await;
+    to_status_page(accepted)
+}
+
+/// The Idempotency-Key that a form carries.
+pub(super) fn key_of(signed: &SignedIn, key: &str) -> Result<IdempotencyKey, UiError> {
+    IdempotencyKey::parse(&format!("user:{}", signed.user.id), key)
+        .map_err(|_| UiError::Refused("The form is incomplete. Go back, load the page anew and try again.".to_owned()))
+}
+
+pub(super) fn to_status_page(accepted: Result<BroadcastId, AcceptError>) -> Result<Redirect, UiError> {
     match accepted {
         Ok(id) => Ok(Redirect::to(&format!("/broadcasts/{id}?note=accepted"))),
         Err(AcceptError::Store(e)) => Err(e.into()),

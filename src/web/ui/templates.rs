@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::chrome::{Chrome, Section};
 use super::error::UiError;
 use super::form::Fields;
-use super::format;
+use super::{format, starter};
 use crate::domain::content::Content;
 use crate::domain::id::TemplateId;
 use crate::store::library::Template as Stored;
@@ -79,14 +79,14 @@ pub async fn list(
 
 /// An empty template, or one that begins as a copy of a starter.
 pub async fn new(signed: SignedIn, Query(query): Query<Fields>) -> TemplatePage {
-    let starter = STARTERS.iter().find(|s| s.name == query.text("starter"));
-    let content = starter.map_or(
+    let chosen = STARTERS.iter().find(|s| s.name == query.text("starter"));
+    let content = chosen.map_or(
         Content {
             subject: String::new(),
             html: None,
             text: None,
         },
-        Starter::content,
+        starter::filled,
     );
     page(&signed, None, "", &content, None)
 }

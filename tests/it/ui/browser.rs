@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hikyaku::domain::message::{MessageStatus, Outcome};
+use hikyaku::domain::message::{MessageStatus, Outcome, ReplyNote};
 use hikyaku::domain::time::Timestamp;
 use hikyaku::sink::{Sink, SinkOptions};
 
@@ -60,8 +60,8 @@ async fn somebody_sends_to_all_and_watches_until_every_fate_is_known() {
     b.fill("#find-email", &address(4_711)).await;
     b.press("#find button").await;
     assert!(b.text("h1").await.contains(&address(4_711)));
-    assert!(b.text(".attempts").await.contains("Attempt 1"));
     b.shoot("08-message").await;
+    assert!(b.text(".attempts").await.contains("Attempt 1"));
     b.open(&format!("{}/mailbox", app.base)).await;
     b.shoot("09-mailbox").await;
     b.press("tbody th a").await;
@@ -71,6 +71,17 @@ async fn somebody_sends_to_all_and_watches_until_every_fate_is_known() {
 
     b.close().await;
     worker.cancel();
+}
+
+fn without_reply(status: MessageStatus, class: &'static str, text: &str) -> Outcome {
+    let reply = ReplyNote {
+        text: text.to_owned(),
+        ..ReplyNote::default()
+    };
+    Outcome {
+        reply,
+        ..outcome(status, class, 0, "", "")
+    }
 }
 
 /// Some of everything, so that the pictures show it.
@@ -89,8 +100,8 @@ fn mixed(i: usize, now: Timestamp) -> Outcome {
             next_at: Some(now.plus_ms(300_000)),
             ..outcome(Deferred, "rate_limited", 421, "4.7.0", "Too many messages, try again later")
         },
-        i if i % 333 == 1 => outcome(Uncertain, "no_reply", 0, "", "the connection was lost after the end of data"),
-        i if i % 150 == 2 => outcome(Suppressed, "suppressed", 0, "", ""),
+        i if i % 333 == 1 => without_reply(Uncertain, "no_reply", "the connection was lost after the end of data"),
+        i if i % 150 == 2 => without_reply(Suppressed, "suppressed", ""),
         _ => sent(),
     }
 }

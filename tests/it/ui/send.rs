@@ -82,6 +82,19 @@ async fn what_is_wrong_stands_beside_its_field_and_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn a_template_that_fits_nobody_is_noticed_before_it_is_sent() {
+    for app in App::both().await {
+        app.sign_in().await;
+        app.contacts(120).await;
+        let template = app.template("October", "News from {{ city }}").await.to_string();
+        let confirm = format!("/send/confirm?key=k1&{}", query(&form(&template, &[])));
+        let page = app.page(&confirm).await;
+        assert!(page.contains("Nobody would get this mail") && page.contains("Send now all the same"), "{page}");
+        assert!(page.contains("subject, line 1: `city` has no value"), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn a_campaign_shows_its_next_runs_and_runs_now() {
     for app in App::both().await {
         app.sign_in().await;

@@ -107,7 +107,19 @@ impl Browser {
             .unwrap()
     }
 
-    /// Photographs the whole page, wide and narrow, by day and by night, into `target/screenshots`.
+    /// The height of the page, as far as a picture of it can still be looked at.
+    async fn height(&self) -> i64 {
+        let script = "return document.documentElement.scrollHeight";
+        self.client
+            .execute(script, vec![])
+            .await
+            .unwrap()
+            .as_i64()
+            .unwrap()
+            .clamp(600, 1_300)
+    }
+
+    /// Photographs the page, wide and narrow, by day and by night, into `target/screenshots`.
     pub async fn shoot(&self, name: &str) {
         for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 400), ("dark", 400)] {
             self.cdp(
@@ -117,8 +129,9 @@ impl Browser {
             .await;
             let size = json!({ "width": width, "height": 860, "deviceScaleFactor": 1, "mobile": width < 500 });
             self.cdp("Emulation.setDeviceMetricsOverride", size).await;
+            let clip = json!({ "x": 0, "y": 0, "width": width, "height": self.height().await, "scale": 1 });
             let shot = self
-                .cdp("Page.captureScreenshot", json!({ "captureBeyondViewport": true }))
+                .cdp("Page.captureScreenshot", json!({ "captureBeyondViewport": true, "clip": clip }))
                 .await;
             let png = base64::engine::general_purpose::STANDARD
                 .decode(shot["data"].as_str().unwrap())
