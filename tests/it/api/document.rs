@@ -38,7 +38,7 @@ fn the_document_names_every_operation_once() {
     assert_eq!(ids.len(), all, "two operations share an id");
     let listed: Vec<String> = operations()
         .into_iter()
-        .map(|(m, p, s)| format!("{m} {p} {}", s.unwrap_or_default()))
+        .map(|(m, p, s)| format!("{m} {p} {}", s.unwrap_or_else(|| "(open)".to_owned())))
         .collect();
     insta::assert_snapshot!(listed.join("\n"));
 }

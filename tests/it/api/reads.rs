@@ -20,21 +20,25 @@ on_both_databases!(
     workers_and_jobs_are_shown,
 );
 
-/// The broadcast of a story with ids made equal.
+/// Ids differ from run to run.
+fn ids() -> Vec<(&'static str, &'static str)> {
+    vec![("(brd|msg|req)_[0-9a-z]+", "${1}_…")]
+}
+
 async fn a_broadcast_is_shown_whole(api: Api) {
     let mut body = letter();
     body["recipients"] = json!(["a@example.org", "b@example.org", "c@example.org", "A@example.org"]);
     body["tags"] = json!(["newsletter"]);
     body["metadata"] = json!({"order": 7});
     let accepted = api.post("/v1/broadcasts", &body).await.expect(202);
-    insta::assert_json_snapshot!("accepted", accepted, {".id" => "brd_…", ".links.*" => "…"});
+    insta::with_settings!({filters => ids()}, { insta::assert_json_snapshot!("accepted", accepted) });
     api.settle(vec![
         outcome(MessageStatus::Sent, 250, "2.0.0", "queued as 4711", ""),
         outcome(MessageStatus::Deferred, 451, "4.3.0", "try later", "greylisted"),
     ])
     .await;
     let shown = api.get_broadcast(accepted["id"].as_str().unwrap()).await;
-    insta::assert_json_snapshot!("broadcast", shown, {".id" => "brd_…", ".links.*" => "…"});
+    insta::with_settings!({filters => ids()}, { insta::assert_json_snapshot!("broadcast", shown) });
     let sum: i64 = shown["counts"]
         .as_object()
         .unwrap()
@@ -50,7 +54,7 @@ async fn a_problem_is_shown_whole(api: Api) {
     body["recipients"] = json!(["a@example.org", "bob"]);
     body["html"] = json!("<p>\n{% if %}");
     let problem = api.post("/v1/broadcasts", &body).await.expect(422);
-    insta::assert_json_snapshot!("problem", problem, {".request_id" => "req_…"});
+    insta::with_settings!({filters => ids()}, { insta::assert_json_snapshot!("problem", problem) });
 }
 
 async fn an_etag_saves_the_body(api: Api) {
@@ -123,7 +127,7 @@ async fn a_message_shows_its_attempts(api: Api) {
         .get(&format!("/v1/messages/{}", message["id"].as_str().unwrap()))
         .await
         .expect(200);
-    insta::assert_json_snapshot!("message", detail, {".id" => "msg_…", ".broadcast_id" => "brd_…"});
+    insta::with_settings!({filters => ids()}, { insta::assert_json_snapshot!("message", detail) });
 }
 
 async fn lists_turn_their_pages(api: Api) {

@@ -235,6 +235,7 @@ impl Api {
         });
         let progress = Progress {
             lease: job.lease,
+            number: 1,
             settled: settled.collect(),
             inflight: Vec::new(),
         };

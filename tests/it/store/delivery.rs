@@ -161,7 +161,8 @@ async fn a_message_that_was_retried_keeps_every_attempt(w: World) {
 async fn an_outcome_that_reached_no_relay_is_no_attempt(w: World) {
     let (lease, id) = claimed(&w, 1).await;
     let unreachable = Settled {
-        is_attempt: false,
+        attempt: None,
+        newly_flagged: false,
         ..settled(0, MessageStatus::Queued, MessageStatus::Deferred, 0, at(1))
     };
     w.commit_one(progress(lease, vec![unreachable], &[]), at(1)).await;
