@@ -22,3 +22,4 @@ pub mod web;
 pub mod sink;
 
 pub mod app;
+pub mod cli;

@@ -65,15 +65,13 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
 }
 
-/// One field that is at fault.
+/// One field that is at fault. The line is left aside: it counts in the request, which is not the user's file.
 #[derive(Debug, Deserialize)]
 pub struct FieldError {
     #[serde(default)]
     pub pointer: String,
     #[serde(default)]
     pub detail: String,
-    #[serde(default)]
-    pub line: Option<u64>,
 }
 
 impl Api {
@@ -88,7 +86,10 @@ impl Api {
             ));
         };
         if !matches!(args.server.scheme(), "http" | "https") {
-            return Err(Failed::usage(format!("--server {} is not a web address, such as http://127.0.0.1:8025", args.server)));
+            return Err(Failed::usage(format!(
+                "--server {} is not a web address, such as http://127.0.0.1:8025",
+                args.server
+            )));
         }
         let mut base = args.server.clone();
         // Url::join replaces what follows the last slash.
@@ -106,7 +107,9 @@ impl Api {
             _ => http.tls_certs_only([]),
         };
         let http = if is_loopback(&base) { http.no_proxy() } else { http };
-        let http = http.build().map_err(|e| Failed::here(format!("the HTTP client cannot be started: {}", in_words(&e))))?;
+        let http = http
+            .build()
+            .map_err(|e| Failed::here(format!("the HTTP client cannot be started: {}", in_words(&e))))?;
         Ok(Self { http, base, key })
     }
 
@@ -170,7 +173,11 @@ impl Api {
         let problem: Problem = serde_json::from_slice(&body).unwrap_or_default();
         match status.as_u16() {
             429 | 500..=599 => {
-                let why = if problem.detail.is_empty() { problem.title } else { problem.detail };
+                let why = if problem.detail.is_empty() {
+                    problem.title
+                } else {
+                    problem.detail
+                };
                 Err(ApiError::Unavailable(format!("{status}: {why}").trim_end_matches([':', ' ']).to_owned()))
             }
             400..=499 => Err(ApiError::Refused(status, Box::new(problem))),
@@ -201,7 +208,9 @@ impl ApiError {
         match self {
             ApiError::Unreachable(why) => Failed::new(
                 Exit::Unavailable,
-                format!("{base} cannot be reached ({why}); start it with `hikyaku serve`, or name another with --server"),
+                format!(
+                    "{base} cannot be reached ({why}); start it with `hikyaku serve`, or name another with --server"
+                ),
             ),
             ApiError::Unavailable(why) => {
                 Failed::new(Exit::Unavailable, format!("{base} is not available now ({why}); try again later"))
@@ -227,8 +236,7 @@ impl Problem {
         };
         let mut out = format!("refused: {told}{fix}");
         for error in &self.errors {
-            let line = error.line.map_or_else(String::new, |n| format!(" (line {n})"));
-            out.push_str(&format!("\n  {}{line}  {}", error.pointer, error.detail));
+            out.push_str(&format!("\n  {}  {}", error.pointer, error.detail));
         }
         out
     }
@@ -263,11 +271,11 @@ mod tests {
     fn a_refusal_is_told_with_pointer_and_fix() {
         let problem: Problem = serde_json::from_str(
             r##"{"title":"Unprocessable","detail":"1 problem","code":"validation_failed",
-                "errors":[{"pointer":"#/recipients/3/email","code":"invalid_address","detail":"no @ in 'bob'","line":5}]}"##,
+                "errors":[{"pointer":"#/recipients/3/email","code":"invalid_address","detail":"no @ in 'bob'"}]}"##,
         )
         .unwrap();
         let told = problem.in_words(StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(told, "refused: 1 problem\n  #/recipients/3/email (line 5)  no @ in 'bob'");
+        assert_eq!(told, "refused: 1 problem\n  #/recipients/3/email  no @ in 'bob'");
     }
 
     #[test]

@@ -71,15 +71,27 @@ struct Finding {
 
 impl Finding {
     fn ok(what: &'static str, text: impl Into<String>) -> Self {
-        Self { word: Word::Ok, what, text: text.into() }
+        Self {
+            word: Word::Ok,
+            what,
+            text: text.into(),
+        }
     }
 
     fn warn(what: &'static str, text: impl Into<String>) -> Self {
-        Self { word: Word::Warn, what, text: text.into() }
+        Self {
+            word: Word::Warn,
+            what,
+            text: text.into(),
+        }
     }
 
     fn fail(what: &'static str, text: impl Into<String>) -> Self {
-        Self { word: Word::Fail, what, text: text.into() }
+        Self {
+            word: Word::Fail,
+            what,
+            text: text.into(),
+        }
     }
 
     fn tell(&self) {
@@ -126,7 +138,10 @@ async fn look(config: &Config, only_ready: bool, tell: &mut impl FnMut(Finding))
     match database_url(config) {
         Err(e) => tell(Finding::fail("database", e.to_string())),
         Ok(url) => match schema::inspect(&url).await {
-            Err(e) => tell(Finding::fail("database", format!("{}: {e}; start it, or correct HIKYAKU_DATABASE_URL", config.database.url))),
+            Err(e) => tell(Finding::fail(
+                "database",
+                format!("{}: {e}; start it, or correct HIKYAKU_DATABASE_URL", config.database.url),
+            )),
             Ok(found) => {
                 tell(schema_finding(config, &url, found.as_ref(), only_ready));
                 if let Some(finding) = found.and_then(|found| clock(config, &found)) {
@@ -148,7 +163,12 @@ fn data_dir(dir: &Path) -> Finding {
     }
     let written = match durable_write(dir) {
         Ok(took) => took,
-        Err(e) => return Finding::fail(WHAT, format!("{} cannot be written ({e}); correct its owner or rights", dir.display())),
+        Err(e) => {
+            return Finding::fail(
+                WHAT,
+                format!("{} cannot be written ({e}); correct its owner or rights", dir.display()),
+            );
+        }
     };
     let free = rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     let gib = free as f64 / (1024.0 * 1024.0 * 1024.0);
@@ -156,9 +176,15 @@ fn data_dir(dir: &Path) -> Finding {
         (true, _) => Finding::warn(WHAT, format!("only {gib:.1} GiB are free; a million recipients need about 1 GiB")),
         (_, true) => Finding::warn(
             WHAT,
-            format!("a durable write takes {} ms here, which slows SQLite down; choose a faster disk", written.as_millis()),
+            format!(
+                "a durable write takes {} ms here, which slows SQLite down; choose a faster disk",
+                written.as_millis()
+            ),
         ),
-        _ => Finding::ok(WHAT, format!("writable, {gib:.1} GiB free, a durable write takes {:.1} ms", written.as_secs_f64() * 1e3)),
+        _ => Finding::ok(
+            WHAT,
+            format!("writable, {gib:.1} GiB free, a durable write takes {:.1} ms", written.as_secs_f64() * 1e3),
+        ),
     }
 }
 
@@ -182,7 +208,11 @@ fn schema_finding(config: &Config, url: &DatabaseUrl, found: Option<&Inspection>
     let shown = &config.database.url;
     let Some(found) = found else {
         let text = format!("{shown} will be made at the first start");
-        return if only_ready { Finding::fail(WHAT, format!("{text}, which has not been yet")) } else { Finding::ok(WHAT, text) };
+        return if only_ready {
+            Finding::fail(WHAT, format!("{text}, which has not been yet"))
+        } else {
+            Finding::ok(WHAT, text)
+        };
     };
     if !found.unknown.is_empty() {
         return Finding::fail(WHAT, format!("{shown} was used by a newer program; update this one"));
@@ -199,7 +229,11 @@ fn schema_finding(config: &Config, url: &DatabaseUrl, found: Option<&Inspection>
         found.engine,
         found.missing.len()
     );
-    if only_ready { Finding::fail(WHAT, text) } else { Finding::warn(WHAT, text) }
+    if only_ready {
+        Finding::fail(WHAT, text)
+    } else {
+        Finding::warn(WHAT, text)
+    }
 }
 
 /// Leases are compared across machines by their own clocks, so a clock that is far off takes other workers' jobs.
@@ -219,7 +253,10 @@ fn clock(config: &Config, found: &Inspection) -> Option<Finding> {
 async fn relay(config: &Config) -> Finding {
     const WHAT: &str = "relay";
     let Some(url) = &config.relay.url else {
-        return Finding::warn(WHAT, "built-in capture relay: nothing leaves this machine until HIKYAKU_RELAY_URL names a relay");
+        return Finding::warn(
+            WHAT,
+            "built-in capture relay: nothing leaves this machine until HIKYAKU_RELAY_URL names a relay",
+        );
     };
     let relay = match RelayConfig::parse(url.expose()) {
         Ok(relay) => relay,
@@ -235,7 +272,9 @@ async fn relay(config: &Config) -> Finding {
             WHAT,
             format!("{} did not answer within {} s; is the port open from here?", relay.name, RELAY_TIMEOUT.as_secs()),
         ),
-        Ok(Err(failure)) => Finding::fail(WHAT, format!("{}: {failure}; correct HIKYAKU_RELAY_URL or the relay", relay.name)),
+        Ok(Err(failure)) => {
+            Finding::fail(WHAT, format!("{}: {failure}; correct HIKYAKU_RELAY_URL or the relay", relay.name))
+        }
         Ok(Ok(connection)) => {
             connection.quit().await;
             greeted(&relay)
@@ -270,9 +309,10 @@ fn public_url(config: &Config) -> Finding {
             WHAT,
             "not set: recipients cannot open unsubscribe links to this machine's own address; set HIKYAKU_PUBLIC_URL",
         ),
-        Some(url) if url.starts_with("http://") && !is_captured => {
-            Finding::warn(WHAT, format!("{url} is without TLS; mail programs insist on https for one-click unsubscribing (RFC 8058)"))
-        }
+        Some(url) if url.starts_with("http://") && !is_captured => Finding::warn(
+            WHAT,
+            format!("{url} is without TLS; mail programs insist on https for one-click unsubscribing (RFC 8058)"),
+        ),
         Some(url) => Finding::ok(WHAT, url.clone()),
     }
 }
@@ -282,9 +322,17 @@ async fn health(url: &Url) -> Finding {
     let asked = async {
         let address = url.join("readyz").map_err(|e| e.to_string())?;
         let client = reqwest::Client::builder().timeout(HEALTH_TIMEOUT).no_proxy();
-        let client = if url.scheme() == "https" { client } else { client.tls_certs_only([]) };
+        let client = if url.scheme() == "https" {
+            client
+        } else {
+            client.tls_certs_only([])
+        };
         let client = client.build().map_err(|e| e.to_string())?;
-        let answer = client.get(address).send().await.map_err(|e| super::client::in_words(&e))?;
+        let answer = client
+            .get(address)
+            .send()
+            .await
+            .map_err(|e| super::client::in_words(&e))?;
         Ok::<_, String>(answer.status())
     };
     match asked.await {

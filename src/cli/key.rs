@@ -104,8 +104,17 @@ async fn list(store: &dyn Store) -> Outcome {
         .into_iter()
         .map(|key| {
             let used = key.last_used_at.map_or_else(|| "never".to_owned(), |t| t.to_string());
-            let state = key.revoked_at.map_or_else(|| "good".to_owned(), |t| format!("revoked {t}"));
-            vec![key.id, key.scopes.join(","), key.created_at.to_string(), used, state, key.name]
+            let state = key
+                .revoked_at
+                .map_or_else(|| "good".to_owned(), |t| format!("revoked {t}"));
+            vec![
+                key.id,
+                key.scopes.join(","),
+                key.created_at.to_string(),
+                used,
+                state,
+                key.name,
+            ]
         })
         .collect();
     say(table(&["ID", "SCOPES", "CREATED", "LAST USED", "STATE", "NAME"], &[], &rows));

@@ -40,7 +40,9 @@ pub async fn run(args: Migrate) -> Outcome {
     let done = match before {
         None => created(&url, &after),
         Some(before) if before.missing.is_empty() => "the schema was up to date".to_owned(),
-        Some(before) => format!("applied {} ({})", plural(before.missing.len() as i64, "migration"), numbers(&before.missing)),
+        Some(before) => {
+            format!("applied {} ({})", plural(before.missing.len() as i64, "migration"), numbers(&before.missing))
+        }
     };
     say(format_args!("{} ({}): {done}", config.database.url, after.engine));
     Ok(Exit::Done)
@@ -65,5 +67,9 @@ fn refuse_newer(found: &Inspection) -> Result<(), Failed> {
 }
 
 fn numbers(migrations: &[i64]) -> String {
-    migrations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    migrations
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -96,7 +96,10 @@ pub async fn run(args: Sink) -> Outcome {
     let relay = Relay::start(options(args)?)
         .await
         .map_err(|e| Failed::here(format!("{listen}: {e}; choose another with --listen, or say --allow-outside")))?;
-    say(format_args!("Listening on {0}, passing nothing on. Use it with HIKYAKU_RELAY_URL=smtp://{0}", relay.addr()));
+    say(format_args!(
+        "Listening on {0}, passing nothing on. Use it with HIKYAKU_RELAY_URL=smtp://{0}",
+        relay.addr()
+    ));
     let started = Instant::now();
     let mut progress = Progress::start("Taken", 0);
     let mut speed = Speed::default();
@@ -118,7 +121,10 @@ pub async fn run(args: Sink) -> Outcome {
 
 fn options(args: Sink) -> Result<SinkOptions, Failed> {
     let certificate = match (&args.cert, &args.key) {
-        (Some(chain), Some(key)) => Some(SinkCertificate { chain_pem: read(chain)?, key_pem: read(key)? }),
+        (Some(chain), Some(key)) => Some(SinkCertificate {
+            chain_pem: read(chain)?,
+            key_pem: read(key)?,
+        }),
         _ => None,
     };
     let tls = match (args.tls, certificate) {
@@ -126,7 +132,9 @@ fn options(args: Sink) -> Result<SinkOptions, Failed> {
         (Tls::Starttls, Some(certificate)) => SinkTls::StartTls(certificate),
         (Tls::Implicit, Some(certificate)) => SinkTls::Implicit(certificate),
         (_, None) => {
-            return Err(Failed::usage("--tls needs a certificate: give --cert and --key, made for instance by `openssl req -x509`"));
+            return Err(Failed::usage(
+                "--tls needs a certificate: give --cert and --key, made for instance by `openssl req -x509`",
+            ));
         }
     };
     if args.allow_outside && !args.listen.ip().is_loopback() {

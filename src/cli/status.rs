@@ -90,7 +90,7 @@ pub async fn run(args: Status) -> Outcome {
         match args.json {
             true => print_json(&List { data: &views }),
             false => print_list(&views),
-        }
+        };
         return Ok(Exit::Done);
     };
     loop {
@@ -109,7 +109,10 @@ pub async fn run(args: Status) -> Outcome {
 impl Source {
     async fn open(args: &Status) -> Result<Self, Failed> {
         if let Some(server) = &args.server {
-            let server = ServerArgs { server: server.clone(), key: args.key.clone() };
+            let server = ServerArgs {
+                server: server.clone(),
+                key: args.key.clone(),
+            };
             return Ok(Source::Api(Api::new(&server)?));
         }
         let config = Overrides::default().database(&args.database).load()?;
@@ -152,7 +155,9 @@ impl Source {
                     let rate = store.rate(id, SystemClock.now()).await?;
                     Ok(View::stored(broadcast, Some(rate)))
                 }
-                None => Err(Failed::here(format!("there is no broadcast {id}; `hikyaku status` lists the newest ones"))),
+                None => {
+                    Err(Failed::here(format!("there is no broadcast {id}; `hikyaku status` lists the newest ones")))
+                }
             },
         }
     }
@@ -162,10 +167,9 @@ fn print_json(value: &impl Serialize) -> bool {
     say(serde_json::to_string_pretty(value).expect("views are texts and numbers"))
 }
 
-fn print_list(views: &[View]) {
+fn print_list(views: &[View]) -> bool {
     if views.is_empty() {
-        say("There are no broadcasts yet; `hikyaku send --help` shows how to start one.");
-        return;
+        return say("There are no broadcasts yet; `hikyaku send --help` shows how to start one.");
     }
     let row = |view: &View| {
         let c = &view.counts;
@@ -183,13 +187,25 @@ fn print_list(views: &[View]) {
             view.subject.clone().unwrap_or_default(),
         ]
     };
-    let head = ["ID", "STATUS", "ACCEPTED", "SENT", "WAITING", "FAILED", "OTHER", "CREATED (UTC)", "SUBJECT"];
-    say(table(&head, &[2, 3, 4, 5, 6], &views.iter().map(row).collect::<Vec<_>>()));
+    let head = [
+        "ID",
+        "STATUS",
+        "ACCEPTED",
+        "SENT",
+        "WAITING",
+        "FAILED",
+        "OTHER",
+        "CREATED (UTC)",
+        "SUBJECT",
+    ];
+    say(table(&head, &[2, 3, 4, 5, 6], &views.iter().map(row).collect::<Vec<_>>()))
 }
 
 /// A time to the minute: `2026-10-01 08:00`.
 fn minute(rfc3339: &str) -> String {
-    rfc3339.get(..16).map_or_else(|| rfc3339.to_owned(), |start| start.replace('T', " "))
+    rfc3339
+        .get(..16)
+        .map_or_else(|| rfc3339.to_owned(), |start| start.replace('T', " "))
 }
 
 fn print_one(view: &View) -> bool {
@@ -202,21 +218,34 @@ fn print_one(view: &View) -> bool {
     if let Some(at) = view.send_at.as_ref().filter(|_| view.status == "scheduled") {
         line("starts at", at);
     }
-    line("received", &format!(
-        "{} recipients, {} rejected, {} duplicates",
-        number(view.received),
-        number(view.rejected),
-        number(view.duplicates)
-    ));
+    line(
+        "received",
+        &format!(
+            "{} recipients, {} rejected, {} duplicates",
+            number(view.received),
+            number(view.rejected),
+            number(view.duplicates)
+        ),
+    );
     line("counts", &view.counts_in_words());
     let is_read = line("sum", &view.conservation());
     if let Some(rate) = view.rate_per_sec.filter(|_| !view.is_final()) {
         let left = view.expected() - view.counts.settled();
         let pace = pace_in_words(rate, left);
-        line("pace", if pace.is_empty() { "nothing was sent in the last seconds" } else { &pace });
+        line(
+            "pace",
+            if pace.is_empty() {
+                "nothing was sent in the last seconds"
+            } else {
+                &pace
+            },
+        );
     }
     if view.possible_duplicates > 0 {
-        line("doubtful", &format!("{} may have arrived twice, each of them flagged", number(view.possible_duplicates)));
+        line(
+            "doubtful",
+            &format!("{} may have arrived twice, each of them flagged", number(view.possible_duplicates)),
+        );
     }
     if let Some(secs) = view.took_secs() {
         line("took", &span(secs));

@@ -45,7 +45,6 @@ pub enum Colour {
     Red = 31,
     Green = 32,
     Yellow = 33,
-    Cyan = 36,
 }
 
 /// A count as people read it: `100,000`.
@@ -86,7 +85,10 @@ pub fn span(secs: f64) -> String {
 #[must_use]
 pub fn table(head: &[&str], right: &[usize], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
@@ -126,11 +128,21 @@ impl Progress {
         let bar = is_lively().then(|| {
             let bar = ProgressBar::new(total.max(1));
             let style = ProgressStyle::with_template("  {prefix:<9} {wide_bar:.cyan/dim} {msg}");
-            bar.set_style(style.expect("the template is a constant that a test draws").progress_chars("━╸─"));
+            bar.set_style(
+                style
+                    .expect("the template is a constant that a test draws")
+                    .progress_chars("━╸─"),
+            );
             bar.set_prefix(label);
             bar
         });
-        Self { label, total, bar, last_line: None, last_text: String::new() }
+        Self {
+            label,
+            total,
+            bar,
+            last_line: None,
+            last_text: String::new(),
+        }
     }
 
     /// Shows how much is done, with a word about it such as the rate.
@@ -197,7 +209,13 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (100_000, "100,000"), (-1_234_567, "-1,234,567")] {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (100_000, "100,000"),
+            (-1_234_567, "-1,234,567"),
+        ] {
             assert_eq!(number(n), text);
         }
         assert_eq!(plural(1, "message"), "1 message");
@@ -220,7 +238,10 @@ mod tests {
 
     #[test]
     fn a_table_aligns_its_columns_and_leaves_no_space_at_the_end() {
-        let rows = [vec!["a".to_owned(), "1,000".to_owned(), "Hi".to_owned()], vec!["bcd".to_owned(), "7".to_owned(), String::new()]];
+        let rows = [
+            vec!["a".to_owned(), "1,000".to_owned(), "Hi".to_owned()],
+            vec!["bcd".to_owned(), "7".to_owned(), String::new()],
+        ];
         let shown = table(&["ID", "SENT", "SUBJECT"], &[1], &rows);
         assert_eq!(shown, "ID    SENT  SUBJECT\na    1,000  Hi\nbcd      7");
     }

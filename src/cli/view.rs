@@ -70,13 +70,9 @@ impl View {
     /// Whether nothing more will happen by itself.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        self.status.parse::<BroadcastStatus>().is_ok_and(BroadcastStatus::is_final)
-    }
-
-    /// Whether all recipients are in chunks, so that the counts are of everybody.
-    #[must_use]
-    pub fn is_fanned_out(&self) -> bool {
-        !matches!(self.status.as_str(), "scheduled" | "accepted" | "fanning_out")
+        self.status
+            .parse::<BroadcastStatus>()
+            .is_ok_and(BroadcastStatus::is_final)
     }
 
     /// The messages there will be, as far as is known.
@@ -110,7 +106,11 @@ impl View {
             .filter(|status| self.counts.get(*status) != 0)
             .map(|status| format!("{} {}", number(self.counts.get(status)), status.as_str()))
             .collect();
-        if parts.is_empty() { "nobody yet".to_owned() } else { parts.join(", ") }
+        if parts.is_empty() {
+            "nobody yet".to_owned()
+        } else {
+            parts.join(", ")
+        }
     }
 
     /// The conservation sum written out, every status named.
@@ -151,7 +151,11 @@ impl Speed {
         }
         let (then, before) = self.0[0];
         let secs = now.duration_since(then).as_secs_f64();
-        if secs > 0.0 { ((n - before) as f64 / secs).max(0.0) } else { 0.0 }
+        if secs > 0.0 {
+            ((n - before) as f64 / secs).max(0.0)
+        } else {
+            0.0
+        }
     }
 }
 
@@ -176,23 +180,40 @@ mod tests {
     use super::*;
 
     fn view(status: &str, counts: Counts) -> View {
-        let json = serde_json::json!({ "id": "brd_1", "status": status, "counts": counts, "received": 10, "more": [1] });
+        let json =
+            serde_json::json!({ "id": "brd_1", "status": status, "counts": counts, "received": 10, "more": [1] });
         serde_json::from_value(json).unwrap()
     }
 
     #[test]
     fn the_exit_code_tells_whether_everybody_got_it() {
-        let sent = Counts { sent: 9, suppressed: 1, ..Counts::default() };
+        let sent = Counts {
+            sent: 9,
+            suppressed: 1,
+            ..Counts::default()
+        };
         assert_eq!(view("completed", sent).exit(), Exit::Done);
-        let failed = Counts { sent: 9, failed: 1, ..Counts::default() };
+        let failed = Counts {
+            sent: 9,
+            failed: 1,
+            ..Counts::default()
+        };
         assert_eq!(view("completed", failed).exit(), Exit::NotAllSent);
-        let canceled = Counts { sent: 4, canceled: 6, ..Counts::default() };
+        let canceled = Counts {
+            sent: 4,
+            canceled: 6,
+            ..Counts::default()
+        };
         assert_eq!(view("canceled", canceled).exit(), Exit::NotAllSent);
     }
 
     #[test]
     fn the_conservation_sum_names_every_status() {
-        let counts = Counts { sent: 1_999, failed: 1, ..Counts::default() };
+        let counts = Counts {
+            sent: 1_999,
+            failed: 1,
+            ..Counts::default()
+        };
         let told = view("completed", counts).conservation();
         let sum = "2,000 accepted = 0 queued + 0 deferred + 1,999 sent + 1 failed + 0 suppressed + 0 uncertain + 0 canceled + 0 expired";
         assert_eq!(told, sum);

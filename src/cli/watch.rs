@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Api, ApiError};
-use super::terminal::{Progress, is_lively, note, span};
+use super::terminal::{Progress, is_lively, note, number, span};
 use super::view::{Speed, View, pace_in_words};
 
 /// Between two looks: a bar shall move, and one small indexed read costs the server nothing.
@@ -21,8 +21,8 @@ const AWAY_MAX: Duration = Duration::from_secs(120);
 pub enum Watched {
     /// The broadcast has ended; this is its last state.
     Ended(Box<View>),
-    /// We were asked to stop; this is the last state seen.
-    Stopped(Option<Box<View>>),
+    /// We were asked to stop; the broadcast goes on.
+    Stopped,
 }
 
 /// Follows a broadcast until it ends, or until `stop`.
@@ -32,7 +32,6 @@ pub enum Watched {
 pub async fn watch(api: &Api, id: &str, expected: i64, stop: &CancellationToken) -> Result<Watched, ApiError> {
     let mut progress = Progress::start("Sending", expected.max(0) as u64);
     let mut speed = Speed::default();
-    let mut last = None;
     let mut away_since: Option<Instant> = None;
     let every = if is_lively() { LOOK_EVERY } else { LOOK_EVERY_PLAIN };
     loop {
@@ -44,11 +43,13 @@ pub async fn watch(api: &Api, id: &str, expected: i64, stop: &CancellationToken)
                     progress.finish(view.counts.settled() as u64, &view.status_in_words());
                     return Ok(Watched::Ended(Box::new(view)));
                 }
-                last = Some(Box::new(view));
             }
             Err(e @ (ApiError::Unreachable(_) | ApiError::Unavailable(_))) => {
                 let since = *away_since.get_or_insert_with(|| {
-                    note(format_args!("the server does not answer; waiting for up to {}", span(AWAY_MAX.as_secs_f64())));
+                    note(format_args!(
+                        "the server does not answer; waiting for up to {}",
+                        span(AWAY_MAX.as_secs_f64())
+                    ));
                     Instant::now()
                 });
                 if since.elapsed() > AWAY_MAX {
@@ -59,7 +60,7 @@ pub async fn watch(api: &Api, id: &str, expected: i64, stop: &CancellationToken)
         }
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            () = stop.cancelled() => return Ok(Watched::Stopped(last)),
+            () = stop.cancelled() => return Ok(Watched::Stopped),
         }
     }
 }
@@ -70,7 +71,7 @@ fn show(progress: &mut Progress, speed: &mut Speed, view: &View, expected: i64) 
     let rate = speed.note(settled);
     let word = match view.status.as_str() {
         "sending" if view.counts.deferred > 0 && view.counts.queued == 0 => {
-            format!("{} deferred, to be tried again", super::terminal::number(view.counts.deferred))
+            format!("{} deferred, to be tried again", number(view.counts.deferred))
         }
         "sending" => pace_in_words(rate, total - settled),
         _ if settled > 0 => pace_in_words(rate, total - settled),

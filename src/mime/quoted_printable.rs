@@ -1,6 +1,6 @@
 //! Quoted-printable (RFC 2045 6.7) for text: every kind of line break becomes CRLF, no line is longer
-//! than 76. lettre's encoder does the same in six times the time, which was half of all composing
-//! (2 KB of HTML: 6 µs against 1). Never used for anything but text.
+//! than 76. With lettre's encoder a message of 3.5 KB takes 22 µs to compose, with this one 13. Never
+//! used for anything but text.
 
 /// Bytes on a line before the `=` of a soft line break: 76 with it.
 const LINE_MAX: usize = 75;

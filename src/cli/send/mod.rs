@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::head::HeadArgs;
 use self::source::{Audience, Feed};
-use super::client::{Api, ApiError, FieldError, ServerArgs};
+use super::client::{Api, ApiError, ServerArgs};
 use super::exit::{Exit, Failed, Outcome};
 use super::signals;
 use super::terminal::{Progress, note, number, plural, say};
@@ -105,10 +105,13 @@ struct Taken {
     rejected: Option<i64>,
 }
 
+/// One recipient that was left out.
 #[derive(Debug, Deserialize)]
 struct Rejection {
+    /// From 0, in the order of the file.
+    index: i64,
     #[serde(default)]
-    errors: Vec<FieldError>,
+    detail: String,
 }
 
 /// Runs the command.
@@ -145,13 +148,15 @@ pub async fn run(args: Send) -> Outcome {
 async fn follow(api: &Api, id: &str, expected: i64, stop: &CancellationToken) -> Outcome {
     match watch(api, id, expected, stop).await {
         Ok(Watched::Ended(view)) => Ok(tell_end(api, &view)),
-        Ok(Watched::Stopped(_)) => {
+        Ok(Watched::Stopped) => {
             note(format_args!("The server goes on without us; `hikyaku status {id} --watch` looks again."));
             Ok(Exit::Interrupted)
         }
         Err(e) => {
             let mut failed = e.into_failed(api.base());
-            failed.message.push_str(&format!("\n{id} was accepted; `hikyaku status {id}` tells what became of it"));
+            failed
+                .message
+                .push_str(&format!("\n{id} was accepted; `hikyaku status {id}` tells what became of it"));
             Err(failed)
         }
     }
@@ -180,7 +185,11 @@ async fn post(
     let mut tries_left = TRIES;
     loop {
         tries_left -= 1;
-        let Feed { body, content_type, reader } = audience.feed(head)?;
+        let Feed {
+            body,
+            content_type,
+            reader,
+        } = audience.feed(head)?;
         let mut progress = audience.len().map(|total| Progress::start("Upload", total));
         let mut answer = Box::pin(api.post_broadcast::<Receipt>(body, content_type, key));
         let answer = loop {
@@ -223,16 +232,18 @@ async fn post(
 /// Says who was left out, and for a dry run what would be sent.
 fn tell(receipt: &Receipt) {
     let rejected = receipt.counts.rejected.unwrap_or(0);
-    if receipt.id.is_none() || receipt.status.is_none() {
-        let meant = receipt.counts.received.map_or_else(String::new, |n| format!(": {}", plural(n - rejected, "recipient")));
+    if receipt.id.is_none() {
+        let meant = receipt
+            .counts
+            .received
+            .map_or_else(String::new, |n| format!(": {}", plural(n - rejected, "recipient")));
         say(format_args!("Everything is right{meant}. Nothing was sent, as this was a dry run."));
     }
     if rejected > 0 {
         say(format_args!("{} left out:", plural(rejected, "recipient")));
     }
-    let errors = receipt.rejected.iter().flat_map(|rejection| &rejection.errors);
-    for error in errors.take(REJECTIONS_SHOWN) {
-        say(format_args!("  {}  {}", error.pointer, error.detail));
+    for rejection in receipt.rejected.iter().take(REJECTIONS_SHOWN) {
+        say(format_args!("  #/recipients/{}  {}", rejection.index, rejection.detail));
     }
 }
 

@@ -70,7 +70,10 @@ impl Audience {
     /// When it cannot be opened.
     pub fn open(to: Option<&str>, permissive: bool) -> Result<Self, Failed> {
         let Some(name) = to else {
-            return Ok(Self { input: None, permissive });
+            return Ok(Self {
+                input: None,
+                permissive,
+            });
         };
         let is_stdin = name == "-";
         let (mut first, mut len) = (None, None);
@@ -81,11 +84,24 @@ impl Audience {
             if about.is_dir() {
                 return Err(Failed::usage(format!("--to {name}: this is a directory; name a file")));
             }
-            len = about.is_file().then(|| about.len());
+            len = about.is_file().then_some(about.len());
             first = Some(file);
         }
-        let name = if is_stdin { "standard input".to_owned() } else { name.to_owned() };
-        Ok(Self { input: Some(Input { name, first, is_stdin, len, read: Arc::default() }), permissive })
+        let name = if is_stdin {
+            "standard input".to_owned()
+        } else {
+            name.to_owned()
+        };
+        Ok(Self {
+            input: Some(Input {
+                name,
+                first,
+                is_stdin,
+                len,
+                read: Arc::default(),
+            }),
+            permissive,
+        })
     }
 
     /// Bytes of the file; `None` when there is none or its length is not known.
@@ -97,7 +113,9 @@ impl Audience {
     /// Bytes of the file that were read.
     #[must_use]
     pub fn read_so_far(&self) -> u64 {
-        self.input.as_ref().map_or(0, |input| input.read.load(Ordering::Relaxed))
+        self.input
+            .as_ref()
+            .map_or(0, |input| input.read.load(Ordering::Relaxed))
     }
 
     /// Whether the request can be made a second time: what came through a pipe is gone.
@@ -113,8 +131,15 @@ impl Audience {
     pub fn feed(&mut self, head: &Map<String, Value>) -> Result<Feed, Failed> {
         let head = serde_json::to_vec(head).expect("a JSON object always serialises");
         let Some(input) = &mut self.input else {
-            let reader = Reader { name: String::new(), thread: None };
-            return Ok(Feed { body: head.into(), content_type: "application/json", reader });
+            let reader = Reader {
+                name: String::new(),
+                thread: None,
+            };
+            return Ok(Feed {
+                body: head.into(),
+                content_type: "application/json",
+                reader,
+            });
         };
         input.read.store(0, Ordering::Relaxed);
         let raw: Box<dyn Read + Send> = match (input.is_stdin, input.first.take()) {
@@ -124,7 +149,10 @@ impl Audience {
                 Box::new(File::open(&input.name).map_err(|e| Failed::usage(format!("--to {}: {e}", input.name)))?)
             }
         };
-        let counted = Counted { inner: raw, read: Arc::clone(&input.read) };
+        let counted = Counted {
+            inner: raw,
+            read: Arc::clone(&input.read),
+        };
         let (out, pieces) = mpsc::channel(PIECES_WAITING);
         let (permissive, name) = (self.permissive, input.name.clone());
         // What the form is shows in the first bytes, and the server must know it before: so everything becomes NDJSON.
@@ -141,7 +169,10 @@ impl Audience {
         Ok(Feed {
             body: reqwest::Body::wrap_stream(ReceiverStream::new(pieces)),
             content_type: "application/x-ndjson",
-            reader: Reader { name, thread: Some(thread) },
+            reader: Reader {
+                name,
+                thread: Some(thread),
+            },
         })
     }
 }
@@ -165,7 +196,10 @@ impl Reader {
                 if !skipped.is_empty() {
                     note(format_args!("{} of {} left out:", plural(skipped.len() as i64, "row"), self.name));
                 }
-                skipped.iter().take(SKIPPED_SHOWN).for_each(|why| note(format_args!("  {why}")));
+                skipped
+                    .iter()
+                    .take(SKIPPED_SHOWN)
+                    .for_each(|why| note(format_args!("  {why}")));
                 Ok(())
             }
             Ok(Err(Fault::Input(why))) => Err(Failed::new(Exit::Refused, format!("{}: {why}", self.name))),
@@ -215,7 +249,13 @@ fn copy_bytes(mut text: impl BufRead, out: &mut Pieces) -> Result<(), Fault> {
 fn copy_array(text: impl BufRead, out: &mut Pieces) -> Result<(), Fault> {
     let mut stopped = None;
     let mut parser = serde_json::Deserializer::from_reader(text);
-    let read = serde::Deserializer::deserialize_seq(&mut parser, Elements { out, stopped: &mut stopped });
+    let read = serde::Deserializer::deserialize_seq(
+        &mut parser,
+        Elements {
+            out,
+            stopped: &mut stopped,
+        },
+    );
     match (read.and_then(|()| parser.end()), stopped) {
         (_, Some(fault)) => Err(fault),
         (Ok(()), None) => Ok(()),
@@ -251,7 +291,10 @@ impl<'de> serde::de::Visitor<'de> for Elements<'_> {
 
 /// A table becomes a line for each row: `email` and `name` as they are, every other column as data.
 fn copy_table(text: impl BufRead, out: &mut Pieces, permissive: bool) -> Result<Vec<String>, Fault> {
-    let mut rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text);
+    let mut rows = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(text);
     let mut row = csv::ByteRecord::new();
     let mut next = |row: &mut csv::ByteRecord| rows.read_byte_record(row).map_err(|e| Fault::Input(e.to_string()));
     if !next(&mut row)? {
@@ -280,9 +323,15 @@ struct Columns(Vec<String>);
 impl Columns {
     fn read(row: &csv::ByteRecord) -> Result<Self, Fault> {
         let names = row.iter().map(|cell| {
-            let name = std::str::from_utf8(cell).map(str::trim).map_err(|_| Fault::Input(NOT_UTF8.to_owned()))?;
+            let name = std::str::from_utf8(cell)
+                .map(str::trim)
+                .map_err(|_| Fault::Input(NOT_UTF8.to_owned()))?;
             let lower = name.to_ascii_lowercase();
-            Ok(if lower == "email" || lower == "name" { lower } else { name.to_owned() })
+            Ok(if lower == "email" || lower == "name" {
+                lower
+            } else {
+                name.to_owned()
+            })
         });
         let names = names.collect::<Result<Vec<_>, Fault>>()?;
         if names.iter().any(|name| name == "email") {
@@ -293,13 +342,20 @@ impl Columns {
             _ => "",
         };
         let shown: String = names.join(",").chars().take(80).collect();
-        Err(Fault::Input(format!("no column is called email in the first line ({}){hint}", shown.escape_debug())))
+        Err(Fault::Input(format!(
+            "no column is called email in the first line ({}){hint}",
+            shown.escape_debug()
+        )))
     }
 
     /// A row as a line of NDJSON.
     fn line(&self, row: &csv::ByteRecord) -> Result<Vec<u8>, String> {
         if row.len() != self.0.len() {
-            return Err(format!("the row has {} cells, the first line {}; a cell with a comma stands in quotes", row.len(), self.0.len()));
+            return Err(format!(
+                "the row has {} cells, the first line {}; a cell with a comma stands in quotes",
+                row.len(),
+                self.0.len()
+            ));
         }
         let (mut recipient, mut data) = (Map::new(), Map::new());
         for (name, cell) in self.0.iter().zip(row) {
@@ -355,7 +411,10 @@ impl Pieces {
     /// Breaks the request off, so that the server throws away what it has.
     fn break_off(&self) {
         // When nobody reads any more, it is broken off already.
-        drop(self.out.blocking_send(Err(io::Error::other("the recipients cannot be read"))));
+        drop(
+            self.out
+                .blocking_send(Err(io::Error::other("the recipients cannot be read"))),
+        );
     }
 }
 
@@ -401,7 +460,12 @@ mod tests {
     fn every_form_becomes_a_line_for_each_recipient() {
         let line = "{\"email\":\"anna@example.org\",\"name\":\"Anna\"}\n";
         let array = "[{\"email\": \"anna@example.org\",\n  \"name\": \"Anna\"}]";
-        assert_eq!(copied(b"\xef\xbb\xbfEmail,Name\nanna@example.org,Anna\n", false).unwrap().0, line);
+        assert_eq!(
+            copied(b"\xef\xbb\xbfEmail,Name\nanna@example.org,Anna\n", false)
+                .unwrap()
+                .0,
+            line
+        );
         assert_eq!(copied(array.as_bytes(), false).unwrap().0, line);
         assert_eq!(copied(line.as_bytes(), false).unwrap().0, line);
     }

@@ -1,5 +1,6 @@
 //! Templates that want to eat the machine: each ends soon, with a sentence for its author.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hikyaku::template::{OUTPUT_BYTES_MAX, Problem};
@@ -74,10 +75,29 @@ fn bombs_end_soon_and_say_why() {
         let began = Instant::now();
         let error = render_text(&source, &data()).expect_err(what);
         let took = began.elapsed();
-        eprintln!("{what}: {took:?}: {error}");
         assert!(took < TIME_MAX, "{what} took {took:?}");
         assert!(!error.to_string().is_empty() && error.to_string().len() < 600, "{what}: {error}");
     }
+}
+
+/// The same bombs once more, in a process that gets no more address space than this.
+#[test]
+fn bombs_need_little_memory() {
+    const KIB_MAX: &str = "400000";
+    let script = format!("ulimit -v {KIB_MAX}; exec \"$0\" --exact compose::bombs::bombs_end_soon_and_say_why");
+    let this = std::env::current_exe().expect("a test knows its own program");
+    let output = Command::new("sh")
+        .arg("-c")
+        .arg(script)
+        .arg(this)
+        .output()
+        .expect("there is a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -104,7 +124,6 @@ fn hostile_html_becomes_text_soon() {
         let source = content("s", Some("{{ x|safe }}"), None);
         let rendered = render(&source, &json!({"x": html}));
         let derived = render(&content("s", Some(&html), None), &json!({}));
-        eprintln!("{:?}: {:?}", &html[..8.min(html.len())], began.elapsed());
         assert!(rendered.is_ok() && derived.is_ok());
         assert!(began.elapsed() < TIME_MAX * 5, "{} took {:?}", &html[..8], began.elapsed());
     }
