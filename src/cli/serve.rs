@@ -70,8 +70,18 @@ pub struct Worker {
 /// # Errors
 /// See [`Exit`].
 pub async fn serve(args: Serve) -> Outcome {
-    let overrides = Overrides::default().database(&args.database).relay(&args.relay).listen(&args.listen);
-    live(&overrides.load()?, Roles { web: true, worker: true }).await
+    let overrides = Overrides::default()
+        .database(&args.database)
+        .relay(&args.relay)
+        .listen(&args.listen);
+    live(
+        &overrides.load()?,
+        Roles {
+            web: true,
+            worker: true,
+        },
+    )
+    .await
 }
 
 /// Runs the API and the pages.
@@ -79,8 +89,18 @@ pub async fn serve(args: Serve) -> Outcome {
 /// # Errors
 /// See [`Exit`].
 pub async fn web(args: Web) -> Outcome {
-    let overrides = Overrides::default().database(&args.database).relay(&args.relay).listen(&args.listen);
-    live(&overrides.load()?, Roles { web: true, worker: false }).await
+    let overrides = Overrides::default()
+        .database(&args.database)
+        .relay(&args.relay)
+        .listen(&args.listen);
+    live(
+        &overrides.load()?,
+        Roles {
+            web: true,
+            worker: false,
+        },
+    )
+    .await
 }
 
 /// Runs a worker.
@@ -89,7 +109,14 @@ pub async fn web(args: Web) -> Outcome {
 /// See [`Exit`].
 pub async fn worker(args: Worker) -> Outcome {
     let overrides = Overrides::default().database(&args.database).relay(&args.relay);
-    live(&overrides.load()?, Roles { web: false, worker: true }).await
+    live(
+        &overrides.load()?,
+        Roles {
+            web: false,
+            worker: true,
+        },
+    )
+    .await
 }
 
 /// From the start to the orderly end.

@@ -73,7 +73,14 @@ pub async fn run(args: Demo) -> Outcome {
     let config = config(home.path(), &listen(args.listen), &key)?;
     telemetry::init(&config.log).map_err(|e| Failed::usage(e.to_string()))?;
     let stop = signals::listen(Some("Stopping. Once more to stop at once."))?;
-    let mut app = App::start(&config, Roles { web: true, worker: true }).await?;
+    let mut app = App::start(
+        &config,
+        Roles {
+            web: true,
+            worker: true,
+        },
+    )
+    .await?;
     let shown = tokio::select! {
         shown = show(&app, &args, &home, key, &stop) => shown,
         () = stop.cancelled() => Ok(Exit::Done),
@@ -100,28 +107,46 @@ async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &Cancellat
     tell_beginning(app, args, home, &server).await?;
     let store = app.store();
     let list = ListId::new(app.clock().now(), fastrand::u128(..));
-    store.create_list(&list, "Friends of the house", app.clock().now()).await?;
+    store
+        .create_list(&list, "Friends of the house", app.clock().now())
+        .await?;
     make_contacts(app, &list, args.recipients).await?;
 
-    let starter = STARTERS.iter().find(|s| s.name == "announcement").unwrap_or(&STARTERS[0]);
+    let starter = STARTERS
+        .iter()
+        .find(|s| s.name == "announcement")
+        .unwrap_or(&STARTERS[0]);
     let template = TemplateId::new(app.clock().now(), fastrand::u128(..));
     let name = "Announcement";
-    store.put_template(&template, name, &starter.content(), app.clock().now()).await?;
+    store
+        .put_template(&template, name, &starter.content(), app.clock().now())
+        .await?;
 
     let api = Api::new(&ServerArgs { server, key: Some(key) })?;
     let started = Instant::now();
     let id = press_send_to_all(&api, &template, starter).await?;
     let answered = started.elapsed();
-    say(format_args!("  {:<9} 202 after {:.0} ms; {}", "Accepted", answered.as_secs_f64() * 1e3, api.link(&format!("broadcasts/{id}"))));
+    say(format_args!(
+        "  {:<9} 202 after {:.0} ms; {}",
+        "Accepted",
+        answered.as_secs_f64() * 1e3,
+        api.link(&format!("broadcasts/{id}"))
+    ));
     let expected = args.recipients as i64;
-    let watched = watch(&api, &id, expected, stop).await.map_err(|e| e.into_failed(api.base()))?;
+    let watched = watch(&api, &id, expected, stop)
+        .await
+        .map_err(|e| e.into_failed(api.base()))?;
     let Watched::Ended(view) = watched else {
         return Ok(Exit::Done);
     };
     let took = started.elapsed().as_secs_f64();
     let checks = truth::checks(app, &view, expected).await?;
     tell_end(&view, took, &checks);
-    Ok(if checks.iter().all(|check| check.agrees) { Exit::Done } else { Exit::Failed })
+    Ok(if checks.iter().all(|check| check.agrees) {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 async fn tell_beginning(app: &App, args: &Demo, home: &Home, server: &Url) -> Result<(), Failed> {
@@ -135,7 +160,10 @@ async fn tell_beginning(app: &App, args: &Demo, home: &Home, server: &Url) -> Re
     if let Some(link) = web::session::setup_link(app.state()).await? {
         line("Log in", &format!("{link}\n            (makes the first user; works once)"));
     }
-    line("Data", &format!("{}{}", home.path().display(), if home.is_ours { " (removed at the end)" } else { "" }));
+    line(
+        "Data",
+        &format!("{}{}", home.path().display(), if home.is_ours { " (removed at the end)" } else { "" }),
+    );
     say("");
     Ok(())
 }
@@ -193,7 +221,9 @@ fn tell_end(view: &View, took: f64, checks: &[truth::Check]) {
 
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    chars
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// The demo's own configuration. The environment is not asked, so that a relay or a database that is set for real work is never
@@ -251,10 +281,14 @@ impl Home {
                     path.display()
                 )));
             }
-            return Ok(Self { path: path.to_owned(), is_ours: false });
+            return Ok(Self {
+                path: path.to_owned(),
+                is_ours: false,
+            });
         }
         let path = std::env::temp_dir().join(format!("hikyaku-demo-{:08x}", fastrand::u32(..)));
-        std::fs::create_dir(&path).map_err(|e| Failed::here(format!("{}: {e}; set TMPDIR to a directory", path.display())))?;
+        std::fs::create_dir(&path)
+            .map_err(|e| Failed::here(format!("{}: {e}; set TMPDIR to a directory", path.display())))?;
         Ok(Self { path, is_ours: true })
     }
 

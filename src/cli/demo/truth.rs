@@ -25,7 +25,11 @@ pub async fn checks(app: &App, view: &View, expected: i64) -> Result<Vec<Check>,
     let id: BroadcastId = view.id.parse().map_err(Failed::here)?;
     let recount = app.store().recount(&id).await?;
     let relay = app.capture().map(|capture| capture.sink().stats()).unwrap_or_default();
-    Ok(vec![conservation(view, expected), rows(&view.counts, &recount), capture(&view.counts, &relay)])
+    Ok(vec![
+        conservation(view, expected),
+        rows(&view.counts, &recount),
+        capture(&view.counts, &relay),
+    ])
 }
 
 fn conservation(view: &View, expected: i64) -> Check {
@@ -42,7 +46,11 @@ fn rows(counts: &Counts, recount: &Counts) -> Check {
         true => "the same counts, added up again from every single row".to_owned(),
         false => format!("added up again from the rows: {recount:?}; the counters say {counts:?}"),
     };
-    Check { agrees, what: "rows", text }
+    Check {
+        agrees,
+        what: "rows",
+        text,
+    }
 }
 
 /// The relay knows nothing of our counting, so it is the witness.
@@ -51,9 +59,17 @@ fn capture(counts: &Counts, relay: &SinkStats) -> Check {
     let agrees = i64::try_from(taken) == Ok(counts.sent);
     let text = match agrees {
         true => format!("{} messages taken by the relay, as it counted itself", number(taken as i64)),
-        false => format!("{} messages taken by the relay, but {} recorded as sent", number(taken as i64), number(counts.sent)),
+        false => format!(
+            "{} messages taken by the relay, but {} recorded as sent",
+            number(taken as i64),
+            number(counts.sent)
+        ),
     };
-    Check { agrees, what: "relay", text }
+    Check {
+        agrees,
+        what: "relay",
+        text,
+    }
 }
 
 #[cfg(test)]
@@ -62,8 +78,14 @@ mod tests {
 
     #[test]
     fn a_message_more_at_the_relay_is_noticed() {
-        let counts = Counts { sent: 5, ..Counts::default() };
-        let stats = |accepted| SinkStats { accepted, ..SinkStats::default() };
+        let counts = Counts {
+            sent: 5,
+            ..Counts::default()
+        };
+        let stats = |accepted| SinkStats {
+            accepted,
+            ..SinkStats::default()
+        };
         assert!(capture(&counts, &stats(5)).agrees);
         assert!(!capture(&counts, &stats(6)).agrees && !capture(&counts, &stats(4)).agrees);
     }
