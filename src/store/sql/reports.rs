@@ -189,7 +189,7 @@ impl Reports for SqlStore {
         .await?;
         let possible_duplicates = sqlx::query_scalar(
             "-- flagged
-            SELECT CAST(COALESCE(SUM(flagged), 0) AS BIGINT) FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver'",
+            SELECT CAST(COALESCE(SUM(flagged), 0) AS BIGINT) AS flagged FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver'",
         )
         .bind(id.as_str())
         .fetch_one(&self.reader)
