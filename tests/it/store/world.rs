@@ -70,6 +70,10 @@ impl World {
         Arc::clone(&self.store)
     }
 
+    pub fn url(&self) -> &str {
+        &self.database.url
+    }
+
     pub fn is_sqlite(&self) -> bool {
         self.database.url.starts_with("sqlite")
     }
