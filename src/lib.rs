@@ -11,9 +11,15 @@ pub mod config;
 pub mod telemetry;
 
 pub mod mime;
+pub mod smtp;
 pub mod store;
 pub mod template;
 
 pub mod pipeline;
 
 pub mod web;
+
+pub mod sink;
+
+pub mod app;
+pub mod cli;

@@ -59,3 +59,18 @@ impl<'a> MakeWriter<'a> for Stderr {
         *self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_told_by_the_name_of_its_setting() {
+        let log = Log {
+            filter: "hikyaku=debgu".into(),
+            format: LogFormat::Text,
+        };
+        let e = init(&log).unwrap_err().to_string();
+        assert!(e.contains("HIKYAKU_LOG"), "{e}");
+    }
+}

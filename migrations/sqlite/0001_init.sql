@@ -70,6 +70,7 @@ CREATE TABLE jobs (
     worker_id      INTEGER,
     epoch          INTEGER NOT NULL DEFAULT 0,   -- the fencing token: +1 at every claim and rescue
     deaths         INTEGER NOT NULL DEFAULT 0,   -- owners that died with it
+    commit_no      INTEGER NOT NULL DEFAULT 0,   -- the owner's last group commit: one repeated after a lost answer counts once
     stop           TEXT    CHECK (stop IN ('hold', 'cancel')),
     cursor         TEXT    NOT NULL DEFAULT '',  -- fan_out: the last sort key that stands in a chunk
     inflight       TEXT    NOT NULL DEFAULT '[]',-- deliver: ordinals that may be on the wire

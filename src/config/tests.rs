@@ -94,7 +94,12 @@ fn an_empty_variable_counts_as_not_set() {
 #[test]
 fn all_problems_are_told_at_once_each_with_key_origin_and_fix() {
     let (_dir, path) = file(
-        "[web]\nlisten = 8025\nlisen = \"x\"\n[worker]\nlease_secs = 9\nheartbeat_secs = 4\npoll_secs = -1\n[retry]\ndelays_secs = []\n[smtp]\nhost = \"x\"",
+        r#"
+        web = { listen = 8025, lisen = "x" }
+        worker = { lease_secs = 9, heartbeat_secs = 4, poll_secs = -1 }
+        retry = { delays_secs = [] }
+        smtp = { host = "x" }
+        "#,
     );
     let found = problems(&[
         ("HOME", "/h"),

@@ -159,6 +159,8 @@ pub struct NewBroadcast {
     /// Inline recipients received and rejected; zero for stored audiences until the fan-out counts.
     pub received: i64,
     pub rejected: i64,
+    /// Repeated addresses that were dropped while receiving; the fan-out meets the others.
+    pub duplicates: i64,
 }
 
 /// A broadcast as people and programs see it.

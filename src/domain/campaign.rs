@@ -150,6 +150,7 @@ impl Draft {
             metadata: serde_json::Map::new(),
             received: 0,
             rejected: 0,
+            duplicates: 0,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod id;
 pub mod job;
 pub mod message;
 pub mod recipient;
+pub mod retry;
 pub mod time;
 pub mod token;
 pub mod worker;

@@ -32,6 +32,19 @@ impl SecretKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
     }
 
+    /// Reads the hex digits under which the secret is stored, two for each byte.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        if text.len() != 2 * SECRET_BYTES || !text.is_ascii() {
+            return None;
+        }
+        let mut bytes = [0u8; SECRET_BYTES];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+        }
+        Some(Self::new(bytes))
+    }
+
     /// HMAC-SHA256 over `purpose` and the parts, each ended by a zero byte. The purpose keeps one use
     /// of the key from answering for another; no part may hold a zero byte itself.
     #[must_use]

@@ -5,7 +5,7 @@
 use lettre::message::header::{ContentTransferEncoding, ContentType};
 use lettre::message::{Body, SinglePart};
 
-use super::header;
+use super::{header, quoted_printable};
 use crate::template::Rendered;
 
 /// Writes the content headers, the empty line and the body. The parts come in rising order of
@@ -30,15 +30,18 @@ pub(super) fn push(out: &mut Vec<u8>, rendered: &Rendered, boundary: &str) {
     out.extend_from_slice(b"--\r\n");
 }
 
-/// Headers and encoded content of one part, ended by a line break.
+/// Headers and encoded content of one part, ended by a line break. Line breaks at the end of the text
+/// are dropped, since the part's end brings its own.
 fn part(content_type: ContentType, text: &str) -> Vec<u8> {
-    let encoding = match is_mostly_ascii(text) {
-        true => ContentTransferEncoding::QuotedPrintable,
-        false => ContentTransferEncoding::Base64,
+    let text = text.trim_end_matches(['\r', '\n']);
+    let body = match is_mostly_ascii(text) {
+        true => {
+            let encoded = quoted_printable::encode(text);
+            Body::dangerous_pre_encoded(encoded, ContentTransferEncoding::QuotedPrintable)
+        }
+        false => Body::new_with_encoding(with_crlf(text), ContentTransferEncoding::Base64)
+            .expect("base64 can carry any bytes"),
     };
-    // Bytes, not a string: lettre would look for line breaks once more.
-    let body =
-        Body::new_with_encoding(with_crlf(text), encoding).expect("quoted-printable and base64 can carry any bytes");
     SinglePart::builder().content_type(content_type).body(body).formatted()
 }
 
@@ -48,10 +51,8 @@ fn is_mostly_ascii(text: &str) -> bool {
     n_other * 6 < text.len().max(1)
 }
 
-/// Every line break becomes CRLF: lone CR and LF as well (RFC 5321 2.3.8). Those at the end are
-/// dropped, since the part's end brings its own.
+/// Every line break becomes CRLF: lone CR and LF as well (RFC 5321 2.3.8).
 fn with_crlf(text: &str) -> Vec<u8> {
-    let text = text.trim_end_matches(['\r', '\n']);
     let mut out = Vec::with_capacity(text.len() + text.len() / 16);
     let mut rest = text;
     while let Some(at) = rest.find(['\r', '\n']) {
@@ -69,13 +70,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_line_break_becomes_crlf() {
-        assert_eq!(with_crlf("a\nb\rc\r\nd\n\re\r\n\n"), b"a\r\nb\r\nc\r\nd\r\n\r\ne");
+        assert_eq!(with_crlf("a\nb\rc\r\nd\n\re\n"), b"a\r\nb\r\nc\r\nd\r\n\r\ne\r\n");
         assert_eq!(with_crlf(""), b"");
     }
 
     #[test]
     fn text_of_other_scripts_goes_out_as_base64() {
-        assert!(is_mostly_ascii("") && is_mostly_ascii("Grüße aus Köln, bis bald"));
+        assert!(is_mostly_ascii("") && is_mostly_ascii("Viele Grüße aus Köln am Rhein, und bis bald!"));
         assert!(!is_mostly_ascii("飛脚"));
     }
 }

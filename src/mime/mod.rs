@@ -4,6 +4,7 @@
 
 mod body;
 mod header;
+mod quoted_printable;
 
 use std::sync::Arc;
 

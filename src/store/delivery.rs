@@ -38,12 +38,13 @@ pub struct Settled {
     /// The status it had, `queued` or `deferred`: the counters move by the difference.
     pub before: MessageStatus,
     pub outcome: Outcome,
-    /// Tries that reached a relay, this one included. An attempt is recorded when this rises.
+    /// Tries that reached a relay, this one included.
     pub attempts: i64,
     /// Tries that count against the message.
     pub burnt: i64,
-    /// Whether this outcome is a try that reached a relay.
-    pub is_attempt: bool,
+    /// What the try came to when this outcome is one: it may be `uncertain` where the message goes on as
+    /// `deferred`. `None` when no relay was involved.
+    pub attempt: Option<MessageStatus>,
     /// Whether the message is flagged as a possible duplicate by this outcome for the first time.
     pub newly_flagged: bool,
     pub relay_id: Option<i64>,
@@ -54,6 +55,9 @@ pub struct Settled {
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub lease: Lease,
+    /// Rises with every group commit of this owner. A commit whose answer was lost is repeated with its
+    /// number, and counts once.
+    pub number: i64,
     pub settled: Vec<Settled>,
     /// All ordinals of the job that may be on the wire once this is committed.
     pub inflight: Vec<u16>,

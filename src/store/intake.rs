@@ -50,7 +50,8 @@ pub trait Intake: Send + Sync {
     /// The earlier answer to a request with this key, if there was one.
     async fn find_replay(&self, owner: &str, key: &str) -> Result<Option<Replay>>;
 
-    /// Stores one sorted run of recipients of a broadcast that is still being received.
+    /// Stores one sorted run of recipients of a broadcast that is still being received. No address may
+    /// stand twice in one run: repeats across runs meet in the fan-out's merge.
     async fn stage_run(&self, id: &BroadcastId, run: i64, pages: &[Page], now: Timestamp) -> Result<()>;
 
     /// Removes what was staged for a request that was refused or broke off.

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod library;
 pub mod queue;
 pub mod reports;
+pub mod schema;
 pub mod workers;
 
 mod lite;
@@ -79,12 +80,12 @@ macro_rules! claim_sql {
             "-- claim
             WITH pick AS (
                 SELECT id FROM jobs
-                 WHERE state = 'ready' AND kind = $4
+                 WHERE state = 'ready' AND kind = $4 AND seq <= $5
                    AND EXISTS (SELECT 1 FROM workers w WHERE w.id = $1 AND w.state = 'live')
                  ORDER BY priority, seq, id LIMIT $3 ",
             $skip_locked,
             ")
-            UPDATE jobs SET state = 'running', worker_id = $1, epoch = epoch + 1, claimed_at = $2, touched_at = $2,
+            UPDATE jobs SET state = 'running', worker_id = $1, epoch = epoch + 1, commit_no = 0, claimed_at = $2, touched_at = $2,
                    settled_before = sent + failed + uncertain + expired
              WHERE id IN (SELECT id FROM pick)
             RETURNING id, epoch, broadcast_id, seq, priority, deaths, stop, cursor, inflight"

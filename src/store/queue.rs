@@ -33,6 +33,10 @@ pub trait Queue: Send + Sync {
     /// that is not live.
     async fn claim(&self, worker: i64, kind: JobKind, n: i64, now: Timestamp) -> Result<Vec<Claimed>>;
 
+    /// Claims one ready deliver job whose chunk number is at most `seq_max`: a broadcast that began later
+    /// than the chunks at hand. So that a small broadcast does not wait behind a slow large one.
+    async fn claim_ahead(&self, worker: i64, seq_max: i64, now: Timestamp) -> Result<Vec<Claimed>>;
+
     /// The running jobs of a worker that an operator wants stopped: for owners that have nothing to
     /// commit at the moment.
     async fn wanted_stops(&self, worker: i64) -> Result<Vec<(Lease, Stop)>>;

@@ -14,10 +14,10 @@ pub const FUEL: u64 = 50_000;
 /// Most bytes of one rendered part. Gmail clips a mail beyond about 102 KB; five times that is no
 /// newsletter any more. A message in memory is then at most a few MB.
 pub const OUTPUT_BYTES_MAX: usize = 512 * 1024;
-/// Deepest nesting of blocks and recursive loops.
+/// Deepest nesting of blocks.
 const NESTING_MAX: usize = 64;
 
-/// Filters that newsletters may use. The engine's others are left out on purpose: `replace`,
+/// Filters that newsletters may use; none gives more than three times what it takes. The engine's others are left out on purpose: `replace`,
 /// `format`, `indent`, `join`, `batch` and their like make long texts out of short ones.
 pub const FILTERS: [&str; 19] = [
     "abs",
@@ -158,20 +158,22 @@ impl io::Write for &mut Capped {
     }
 }
 
-/// Writes one value. Null is a missing value like any other: a mail must not say "Dear None".
+/// Writes one value. Null is a missing value like any other: a mail must not say "Dear None". Nor is a
+/// list or an object anything that a reader should see.
 fn write_value(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    if value.is_none() {
-        return Err(Error::from(ErrorKind::UndefinedError));
-    }
-    if !matches!(state.auto_escape(), AutoEscape::Html) || value.is_safe() {
-        return write!(out, "{value}").map_err(Error::from);
-    }
+    let is_html = matches!(state.auto_escape(), AutoEscape::Html) && !value.is_safe();
     match value.kind() {
-        ValueKind::Number | ValueKind::Bool | ValueKind::Undefined => write!(out, "{value}").map_err(Error::from),
-        _ => match value.as_str() {
-            Some(text) => write_escaped(out, text),
-            None => write_escaped(out, &value.to_string()),
+        ValueKind::None => Err(Error::from(ErrorKind::UndefinedError)),
+        ValueKind::String => match value.as_str() {
+            Some(text) if is_html => write_escaped(out, text),
+            Some(text) => out.write_str(text).map_err(Error::from),
+            None => Ok(()),
         },
+        ValueKind::Number | ValueKind::Bool | ValueKind::Undefined => write!(out, "{value}").map_err(Error::from),
+        _ => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "a list or an object cannot be printed; loop over it, or name one of its members",
+        )),
     }
 }
 

@@ -149,8 +149,8 @@ fn add_checked(env: &mut Environment<'static>, part: Part, source: &str) -> Resu
         let why = format!("the source has {} bytes; {SOURCE_BYTES_MAX} is the most", source.len());
         return Err(TemplateError::new(part, None, Problem::TooLong(why)));
     }
-    engine::add(env, part, source)?;
-    scan::check(part, source)
+    scan::check(part, source)?;
+    engine::add(env, part, source)
 }
 
 /// A text template from the HTML's source, where that is certain to say the same.

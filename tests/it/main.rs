@@ -1,6 +1,9 @@
 //! The one integration test binary; each module is a topic.
 
 mod compose;
+mod pipeline;
+mod smtp;
 mod store;
 mod support;
 mod tidy;
+mod ui;

@@ -130,6 +130,7 @@ pub(super) fn ordinal(stored: i64) -> Result<u16> {
 struct JobDelta {
     j: i64,
     e: i64,
+    n: i64,
     /// The intents, as text.
     i: String,
     s: i64,
@@ -175,6 +176,7 @@ impl JobDelta {
         JobDelta {
             j: progress.lease.job_id,
             e: progress.lease.epoch,
+            n: progress.number,
             i: to_json(&progress.inflight),
             s: moved.sent,
             f: moved.failed,
@@ -208,9 +210,16 @@ impl<'a> MessageLine<'a> {
     }
 }
 
-/// Whether an attempt needs a row of its own: all but the only one of a message that was sent at once.
-fn deserves_row(settled: &Settled) -> bool {
-    settled.is_attempt && !(settled.outcome.status == MessageStatus::Sent && settled.attempts == 1)
+/// The attempt's own row: for all but the only one of a message that was sent at once.
+fn attempt_line(lease: Lease, settled: &Settled) -> Option<MessageLine<'_>> {
+    let status = settled.attempt?;
+    if status == MessageStatus::Sent && settled.attempts == 1 {
+        return None;
+    }
+    Some(MessageLine {
+        s: status.as_str(),
+        ..MessageLine::of(lease, settled)
+    })
 }
 
 impl SqlStore {
@@ -226,25 +235,23 @@ impl SqlStore {
             write_messages(&mut tx, &to_json(&lines)).await?;
         }
         let tries: Vec<MessageLine> = held()
-            .flat_map(|p| {
-                p.settled
-                    .iter()
-                    .filter(|s| deserves_row(s))
-                    .map(|s| MessageLine::of(p.lease, s))
-            })
+            .flat_map(|p| p.settled.iter().filter_map(|s| attempt_line(p.lease, s)))
             .collect();
         if !tries.is_empty() {
             write_attempts(&mut tx, &to_json(&tries)).await?;
         }
+        let missing: Vec<&Progress> = batch.iter().filter(|p| !acked.contains_key(&p.lease)).collect();
+        let repeated = if missing.is_empty() {
+            HashMap::new()
+        } else {
+            already_moved(&mut tx, &missing).await?
+        };
         tx.commit().await?;
-        Ok(batch
-            .iter()
-            .map(|p| {
-                acked
-                    .get(&p.lease)
-                    .map_or(Ack::Fenced, |stop| Ack::Durable { stop: *stop })
-            })
-            .collect())
+        let ack = |p: &Progress| match acked.get(&p.lease).or_else(|| repeated.get(&p.lease)) {
+            Some(stop) => Ack::Durable { stop: *stop },
+            None => Ack::Fenced,
+        };
+        Ok(batch.iter().map(ack).collect())
     }
 }
 
@@ -272,17 +279,18 @@ async fn move_jobs(tx: &mut Connection, batch: &[Progress], now: Timestamp) -> R
     let deltas: Vec<JobDelta> = batch.iter().map(JobDelta::of).collect();
     let rows: Vec<(i64, i64, Option<String>)> = sqlx::query_as(
         "-- move_jobs
-        UPDATE jobs SET touched_at = $2, inflight = d.inflight, sent = sent + d.d_sent, failed = failed + d.d_failed,
-               deferred = deferred + d.d_deferred, suppressed = suppressed + d.d_suppressed,
+        UPDATE jobs SET touched_at = $2, commit_no = d.number, inflight = d.inflight,
+               sent = sent + d.d_sent, failed = failed + d.d_failed, deferred = deferred + d.d_deferred, suppressed = suppressed + d.d_suppressed,
                uncertain = uncertain + d.d_uncertain, expired = expired + d.d_expired, flagged = flagged + d.d_flagged
           FROM (SELECT CAST(value->>'j' AS BIGINT) AS job_id, CAST(value->>'e' AS BIGINT) AS job_epoch,
-                       value->>'i' AS inflight,
+                       CAST(value->>'n' AS BIGINT) AS number, value->>'i' AS inflight,
                        CAST(value->>'s' AS BIGINT) AS d_sent, CAST(value->>'f' AS BIGINT) AS d_failed,
                        CAST(value->>'d' AS BIGINT) AS d_deferred, CAST(value->>'p' AS BIGINT) AS d_suppressed,
                        CAST(value->>'u' AS BIGINT) AS d_uncertain, CAST(value->>'x' AS BIGINT) AS d_expired,
                        CAST(value->>'g' AS BIGINT) AS d_flagged
                   FROM json_each($1)) AS d
          WHERE jobs.id = d.job_id AND jobs.epoch = d.job_epoch AND jobs.state = 'running'
+           AND jobs.commit_no < d.number
         RETURNING id, epoch, stop",
     )
     .bind(to_json(&deltas))
@@ -293,6 +301,27 @@ async fn move_jobs(tx: &mut Connection, batch: &[Progress], now: Timestamp) -> R
         .into_iter()
         .map(|(job_id, epoch, stop)| (Lease { job_id, epoch }, stop.as_deref().and_then(Stop::parse)))
         .collect())
+}
+
+/// Of the jobs that were not moved, those that stand at this very commit: it took effect before, and only its
+/// answer was lost.
+async fn already_moved(tx: &mut Connection, missing: &[&Progress]) -> Result<HashMap<Lease, Option<Stop>>> {
+    let mut found = HashMap::new();
+    for progress in missing {
+        let row: Option<(Option<String>,)> = sqlx::query_as(
+            "-- already_moved
+            SELECT stop FROM jobs WHERE id = $1 AND epoch = $2 AND commit_no = $3 AND state = 'running'",
+        )
+        .bind(progress.lease.job_id)
+        .bind(progress.lease.epoch)
+        .bind(progress.number)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some((stop,)) = row {
+            found.insert(progress.lease, stop.as_deref().and_then(Stop::parse));
+        }
+    }
+    Ok(found)
 }
 
 async fn write_messages(tx: &mut Connection, lines: &str) -> Result<()> {

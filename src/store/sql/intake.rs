@@ -138,8 +138,8 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     sqlx::query(
         "-- insert_broadcast
         INSERT INTO broadcasts (id, status, subject, from_email, audience, template_id, campaign_id, campaign_run,
-            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(new.id.as_str())
     .bind(status)
@@ -157,6 +157,7 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     .bind(to_json(&new.metadata))
     .bind(new.received)
     .bind(new.rejected)
+    .bind(new.duplicates)
     .bind(now.0)
     .execute(&mut *tx)
     .await?;

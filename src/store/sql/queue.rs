@@ -61,16 +61,11 @@ impl Queue for SqlStore {
     }
 
     async fn claim(&self, worker: i64, kind: JobKind, n: i64, now: Timestamp) -> Result<Vec<Claimed>> {
-        let mut rows: Vec<ClaimedRow> = sqlx::query_as(CLAIM)
-            .bind(worker)
-            .bind(now.0)
-            .bind(n)
-            .bind(kind.as_str())
-            .fetch_all(&self.writer)
-            .await?;
-        // The order of RETURNING is not the order of the pick.
-        rows.sort_by_key(|r| (r.priority, r.seq, r.id));
-        rows.into_iter().map(|r| r.into_claimed(kind)).collect()
+        self.claim_up_to(worker, kind, n, i64::MAX, now).await
+    }
+
+    async fn claim_ahead(&self, worker: i64, seq_max: i64, now: Timestamp) -> Result<Vec<Claimed>> {
+        self.claim_up_to(worker, JobKind::Deliver, 1, seq_max, now).await
     }
 
     async fn wanted_stops(&self, worker: i64) -> Result<Vec<(Lease, Stop)>> {
@@ -179,6 +174,27 @@ pub(super) async fn count_down(tx: &mut Connection, broadcast: &str, jobs: i64, 
 }
 
 impl SqlStore {
+    async fn claim_up_to(
+        &self,
+        worker: i64,
+        kind: JobKind,
+        n: i64,
+        seq_max: i64,
+        now: Timestamp,
+    ) -> Result<Vec<Claimed>> {
+        let mut rows: Vec<ClaimedRow> = sqlx::query_as(CLAIM)
+            .bind(worker)
+            .bind(now.0)
+            .bind(n)
+            .bind(kind.as_str())
+            .bind(seq_max)
+            .fetch_all(&self.writer)
+            .await?;
+        // The order of RETURNING is not the order of the pick.
+        rows.sort_by_key(|r| (r.priority, r.seq, r.id));
+        rows.into_iter().map(|r| r.into_claimed(kind)).collect()
+    }
+
     async fn try_promote(&self, now: Timestamp) -> Result<u64> {
         let mut tx = self.begin().await?;
         let woken: Vec<String> = sqlx::query_scalar(

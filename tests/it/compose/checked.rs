@@ -92,10 +92,10 @@ fn a_strict_parser_finds_nothing_but_what_was_put_in() {
 /// One message and what a reader must find in it, as a line of JSON.
 fn case(random: &mut Rng, i: usize) -> serde_json::Value {
     let (name, from_name, subject) = (hostile(random), hostile(random), hostile(random));
-    let (text, html) = (hostile(random), (i % 3 != 0).then(|| hostile(random)));
+    let (text, html) = (hostile(random), (!i.is_multiple_of(3)).then(|| hostile(random)));
     let mut letter = letter(content("{{ s }}", html.as_ref().map(|_| "<p>{{ h }}</p>"), Some("{{ t }}")));
     letter.from.name = Some(from_name.as_str().into());
-    if i % 2 == 0 {
+    if i.is_multiple_of(2) {
         letter.reply_to = Some(Mailbox {
             email: address("reply@example.org"),
             name: Some(hostile(random).into()),

@@ -26,7 +26,7 @@ fn a_message_with_html_and_text() {
     let composed = composer(&letter).unwrap().compose(&anna).unwrap();
     assert_eq!(composed.envelope_from, address("news@example.org"));
     assert_eq!(composed.to, address("Anna@example.org"));
-    insta::assert_snapshot!(shown(&composed.bytes), @"");
+    insta::assert_snapshot!("html_and_text", shown(&composed.bytes));
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_message_with_text_only() {
     let letter = letter(content("{{ n }} new", None, Some("Line one\rLine two = {{ n }}\r\n\r\n.\nFrom here \n")));
     let bob = recipient("bob@example.org", None, &json!({"n": 3}));
     let composed = composer(&letter).unwrap().compose(&bob).unwrap();
-    insta::assert_snapshot!(shown(&composed.bytes), @"");
+    insta::assert_snapshot!("text_only", shown(&composed.bytes));
 }
 
 /// The bytes as text, with line ends that can be seen when they are wrong.

@@ -175,6 +175,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
         metadata: serde_json::Map::new(),
         received: received as i64,
         rejected: 0,
+        duplicates: 0,
     }
 }
 
@@ -216,7 +217,7 @@ pub fn settled(ordinal: u16, before: MessageStatus, after: MessageStatus, tries:
         },
         attempts: tries,
         burnt: tries,
-        is_attempt: true,
+        attempt: Some(after),
         newly_flagged: false,
         relay_id: None,
         at: now,
@@ -228,8 +229,10 @@ pub fn sent(ordinal: u16, now: Timestamp) -> Settled {
 }
 
 pub fn progress(lease: Lease, settled: Vec<Settled>, inflight: &[u16]) -> Progress {
+    static NUMBER: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(1);
     Progress {
         lease,
+        number: NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
         settled,
         inflight: inflight.to_vec(),
     }

@@ -1,0 +1,253 @@
+//! `hikyaku send`: a file of recipients in, a progress bar out. A client of the API like any other: it works from any machine
+//! that reaches the server, and the server goes on when it is interrupted. Never sends mail itself.
+
+mod head;
+mod source;
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+use self::head::HeadArgs;
+use self::source::{Audience, Feed};
+use super::client::{Api, ApiError, ServerArgs};
+use super::exit::{Exit, Failed, Outcome};
+use super::signals;
+use super::terminal::{Progress, note, number, plural, say};
+use super::view::View;
+use super::watch::{Watched, watch};
+
+/// How often a request is made whose answer never came. The Idempotency-Key sees to it that it is taken once.
+const TRIES: u32 = 3;
+/// The pause before trying again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Problems of single recipients that are shown; the first ones tell the pattern.
+const REJECTIONS_SHOWN: usize = 20;
+
+/// Sends a newsletter to the recipients of a file, to lists, or to everybody, through a server's API.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("audience").required(true).args(["to", "list", "all"]),
+    after_long_help = "\
+Examples:
+  hikyaku send --from 'News <news@example.org>' --subject 'Hello {{ name }}' --html body.html --to recipients.csv
+  generate-recipients | hikyaku send --from news@example.org --template tpl_… --to - --send-at 2026-10-01T08:00:00Z
+
+Recipients:
+  CSV     email,name and any other columns, which the template finds by their names
+  NDJSON  one {\"email\": …, \"name\": …, \"data\": {…}} a line
+  JSON    one array of such objects, or of plain addresses
+  The form is seen by itself, gzip too. Files of any size stream through; nobody gets a second copy for standing twice.
+
+Twice is once:
+  Each run has an Idempotency-Key of its own, so a request that is repeated after a broken connection starts one broadcast. To
+  be safe across runs, as in a job that may be started again, give a key that names the occasion: --idempotency-key news-2026-10.
+
+Exit codes: 0 all sent (or accepted, with --no-wait or --send-at), 3 refused, 4 ended but not all sent, 5 server away, 130 no
+longer watched, but the server goes on."
+)]
+pub struct Send {
+    #[command(flatten)]
+    head: HeadArgs,
+
+    /// The recipients: a file, or - for standard input
+    #[arg(long, value_name = "FILE", help_heading = "Audience")]
+    to: Option<String>,
+
+    /// A list of contacts; may be given several times
+    #[arg(long, value_name = "lst_…", help_heading = "Audience")]
+    list: Vec<String>,
+
+    /// All subscribed contacts
+    #[arg(long, help_heading = "Audience")]
+    all: bool,
+
+    /// Go on without the recipients that are wrong, instead of refusing them all
+    #[arg(long)]
+    permissive: bool,
+
+    /// Check everything, send nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Return when the broadcast is accepted instead of watching it to its end
+    #[arg(long)]
+    no_wait: bool,
+
+    /// Names the occasion: the same key never starts two broadcasts [default: a new one for each run]
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+/// What the server says when it took the broadcast, or checked it.
+#[derive(Debug, Deserialize)]
+struct Receipt {
+    id: Option<String>,
+    status: Option<String>,
+    #[serde(default)]
+    counts: Taken,
+    /// The first of those that were left out.
+    #[serde(default)]
+    rejected: Vec<Rejection>,
+}
+
+/// What came in; absent for stored audiences, which are counted later.
+#[derive(Debug, Default, Deserialize)]
+struct Taken {
+    #[serde(default)]
+    received: Option<i64>,
+    #[serde(default)]
+    rejected: Option<i64>,
+}
+
+/// One recipient that was left out.
+#[derive(Debug, Deserialize)]
+struct Rejection {
+    /// From 0, in the order of the file.
+    index: i64,
+    #[serde(default)]
+    detail: String,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`Exit`].
+pub async fn run(args: Send) -> Outcome {
+    let api = Api::new(&args.server)?;
+    let mut head = args.head.read(&args.list, args.all)?;
+    if args.permissive {
+        head.insert("validation".to_owned(), "permissive".into());
+    }
+    if args.dry_run {
+        head.insert("dry_run".to_owned(), true.into());
+    }
+    let audience = Audience::open(args.to.as_deref(), args.permissive)?;
+    let key = args.idempotency_key.clone().unwrap_or_else(new_key);
+    // Until the server has answered, Ctrl-C ends us at once, and what was sent of the request is thrown away.
+    let receipt = post(&api, &head, audience, &key).await?;
+    tell(&receipt);
+    let Some(id) = receipt.id.filter(|_| !args.dry_run) else {
+        return Ok(Exit::Done);
+    };
+    say(format_args!("Accepted as {id}: {}", api.link(&format!("broadcasts/{id}"))));
+    if args.no_wait || receipt.status.as_deref() == Some("scheduled") {
+        return Ok(Exit::Done);
+    }
+    let stop = signals::listen(None)?;
+    let accepted = receipt.counts.received.unwrap_or(0) - receipt.counts.rejected.unwrap_or(0);
+    follow(&api, &id, accepted, &stop).await
+}
+
+/// Watches a broadcast to its end and tells how it ended.
+async fn follow(api: &Api, id: &str, expected: i64, stop: &CancellationToken) -> Outcome {
+    match watch(api, id, expected, stop).await {
+        Ok(Watched::Ended(view)) => Ok(tell_end(api, &view)),
+        Ok(Watched::Stopped) => {
+            note(format_args!("The server goes on without us; `hikyaku status {id} --watch` looks again."));
+            Ok(Exit::Interrupted)
+        }
+        Err(e) => {
+            let mut failed = e.into_failed(api.base());
+            failed
+                .message
+                .push_str(&format!("\n{id} was accepted; `hikyaku status {id}` tells what became of it"));
+            Err(failed)
+        }
+    }
+}
+
+fn tell_end(api: &Api, view: &View) -> Exit {
+    say(format_args!("{}: {}", view.status_in_words(), view.counts_in_words()));
+    if view.duplicates > 0 {
+        say(format_args!("{} stood more than once and got one mail each", plural(view.duplicates, "recipient")));
+    }
+    say(view.conservation());
+    let exit = view.exit();
+    if exit == Exit::NotAllSent {
+        say(format_args!("Which and why: {}", api.link(&format!("broadcasts/{}", view.id))));
+    }
+    exit
+}
+
+/// Posts the request; again, with the same key, when it is not known whether it arrived.
+async fn post(
+    api: &Api,
+    head: &serde_json::Map<String, serde_json::Value>,
+    mut audience: Audience,
+    key: &str,
+) -> Result<Receipt, Failed> {
+    let mut tries_left = TRIES;
+    loop {
+        tries_left -= 1;
+        let Feed {
+            body,
+            content_type,
+            reader,
+        } = audience.feed(head)?;
+        let mut progress = audience.len().map(|total| Progress::start("Upload", total));
+        let mut answer = Box::pin(api.post_broadcast::<Receipt>(body, content_type, key));
+        let answer = loop {
+            tokio::select! {
+                answer = &mut answer => break answer,
+                () = tokio::time::sleep(Duration::from_millis(200)) => if let Some(progress) = &mut progress {
+                    let (read, total) = (audience.read_so_far(), audience.len().unwrap_or(0));
+                    progress.show_text(read, total, format!("{} KB read", number((read / 1_000) as i64)));
+                },
+            }
+        };
+        if let Some(progress) = progress {
+            progress.clear();
+        }
+        // A file that cannot be read explains a request that broke off; the server's words would not.
+        reader.finish(answer.is_ok()).await?;
+        let again = match &answer {
+            Err(ApiError::Unreachable(_) | ApiError::Unavailable(_)) => true,
+            Err(ApiError::Refused(_, problem)) => problem.code == "idempotency_key_in_flight",
+            _ => false,
+        };
+        match answer {
+            Ok((_, receipt)) => return Ok(receipt),
+            Err(_) if again && tries_left > 0 && audience.can_be_read_again() => {
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            }
+            Err(e) => {
+                let mut failed = e.into_failed(api.base());
+                if failed.exit == Exit::Unavailable {
+                    failed.message.push_str(&format!(
+                        "\nwhether the request arrived is not known; the same command with --idempotency-key {key} cannot start it twice"
+                    ));
+                }
+                return Err(failed);
+            }
+        }
+    }
+}
+
+/// Says who was left out, and for a dry run what would be sent.
+fn tell(receipt: &Receipt) {
+    let rejected = receipt.counts.rejected.unwrap_or(0);
+    if receipt.id.is_none() {
+        let meant = receipt
+            .counts
+            .received
+            .map_or_else(String::new, |n| format!(": {}", plural(n - rejected, "recipient")));
+        say(format_args!("Everything is right{meant}. Nothing was sent, as this was a dry run."));
+    }
+    if rejected > 0 {
+        say(format_args!("{} left out:", plural(rejected, "recipient")));
+    }
+    for rejection in receipt.rejected.iter().take(REJECTIONS_SHOWN) {
+        say(format_args!("  #/recipients/{}  {}", rejection.index, rejection.detail));
+    }
+}
+
+/// 128 random bits: no two runs anywhere have the same.
+fn new_key() -> String {
+    format!("cli-{:032x}", fastrand::u128(..))
+}

@@ -1,0 +1,452 @@
+//! What a request wants sent, checked: everything beside the recipients. Never asks the store; what only the
+//! store knows (whether a template exists) is checked by the caller.
+
+use serde_json::{Map, Value};
+
+use super::fields::{Fault, Fields, list, object, one_of, text, truth};
+use super::problem::{FieldProblem, member, quoted};
+use super::read::Head;
+use crate::domain::address::EmailAddress;
+use crate::domain::broadcast::{OnUncertain, Priority};
+use crate::domain::content::{Content, HEADERS_MAX, Mailbox};
+use crate::domain::id::{ListId, TemplateId};
+use crate::domain::recipient::Recipient;
+use crate::domain::time::Timestamp;
+use crate::mime::check_header;
+
+/// Most tags of a broadcast, and most characters of one.
+pub const TAGS_MAX: usize = 10;
+pub const TAG_CHARS_MAX: usize = 64;
+/// Most bytes of `metadata`: it is kept beside the broadcast and shown with it.
+pub const METADATA_BYTES_MAX: usize = 4 * 1024;
+/// Most bytes of `data` shared by all messages: every worker holds it while the broadcast runs.
+pub const SHARED_DATA_BYTES_MAX: usize = 64 * 1024;
+/// Most lists of one broadcast.
+pub const LISTS_MAX: usize = 50;
+/// Most bytes of a subject's source; mail programs show about 70 characters of what becomes of it.
+pub const SUBJECT_BYTES_MAX: usize = 2_000;
+/// How far ahead a broadcast may be planned. What lies further is a slip of the pen.
+pub const PLAN_DAYS_MAX: i64 = 366;
+
+/// All fields of a request beside its recipients, in the order in which the documentation tells them.
+pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, tags, \
+                         metadata, send_at, expires_at, on_uncertain, priority, validation, dry_run";
+
+/// Fields that are planned but would be ignored today: a request that relies on one must not be sent without it.
+const NOT_YET: [&str; 4] = ["attachments", "relay", "rate_limit", "track"];
+
+/// Where the wording comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wording {
+    Inline(Content),
+    Template(TemplateId),
+}
+
+/// Who is meant, before anybody is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Recipients,
+    Lists(Vec<ListId>),
+    All,
+}
+
+/// A request's fields, each of them right.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub from: Mailbox,
+    pub reply_to: Option<Mailbox>,
+    pub wording: Wording,
+    pub wanted: Wanted,
+    pub data: Map<String, Value>,
+    pub headers: Vec<(String, String)>,
+    pub tags: Vec<String>,
+    pub metadata: Map<String, Value>,
+    pub send_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub on_uncertain: OnUncertain,
+    pub priority: Priority,
+    pub dry_run: bool,
+}
+
+impl Order {
+    /// Checks every field. `has_recipients` tells whether recipients came with the request.
+    ///
+    /// # Errors
+    /// All problems, in the order of the fields.
+    pub fn check(head: Head, has_recipients: bool, now: Timestamp) -> Result<Self, Vec<FieldProblem>> {
+        let mut f = Fields::new(head);
+        let from = f.need("from", "give {\"email\": …, \"name\": …} or \"Name <address>\"", mailbox);
+        let reply_to = f.take("reply_to", mailbox);
+        let wording = wording(&mut f);
+        let wanted = wanted(&mut f, has_recipients);
+        let data = f
+            .take("data", |v| sized_object(v, SHARED_DATA_BYTES_MAX))
+            .unwrap_or_default();
+        let headers = f.take("headers", headers).unwrap_or_default();
+        let tags = f.take("tags", |v| list(v, TAGS_MAX, tag)).unwrap_or_default();
+        let metadata = f
+            .take("metadata", |v| sized_object(v, METADATA_BYTES_MAX))
+            .unwrap_or_default();
+        let (send_at, expires_at) = times(&mut f, now);
+        let on_uncertain =
+            f.take("on_uncertain", |v| one_of(v, &[("resend", OnUncertain::Resend), ("hold", OnUncertain::Hold)]));
+        let priority = f.take("priority", |v| {
+            one_of(
+                v,
+                &[
+                    ("high", Priority::High),
+                    ("normal", Priority::Normal),
+                    ("bulk", Priority::Bulk),
+                ],
+            )
+        });
+        // Whether one wrong recipient refuses the request is decided by `is_permissive`; here it is only checked.
+        f.take("validation", |v| one_of(v, &[("strict", ()), ("permissive", ())]));
+        let dry_run = f.take("dry_run", truth).unwrap_or_default();
+        for name in NOT_YET {
+            f.take(name, |_| {
+                Err::<(), _>(Fault::new("not_supported", format!("{name} is not supported yet; leave it out")))
+            });
+        }
+        let problems = f.finish(KNOWN);
+        match (from, wording, wanted) {
+            (Some(from), Some(wording), Some(wanted)) if problems.is_empty() => Ok(Self {
+                from,
+                reply_to,
+                wording,
+                wanted,
+                data,
+                headers,
+                tags,
+                metadata,
+                send_at,
+                expires_at,
+                on_uncertain: on_uncertain.unwrap_or_default(),
+                priority: priority.unwrap_or_default(),
+                dry_run,
+            }),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// Whether wrong recipients are only listed, and the others get their mail. Strict is the default: one wrong
+/// recipient refuses the request.
+pub(super) fn is_permissive(head: &Head) -> bool {
+    head.get("validation").and_then(Value::as_str) == Some("permissive")
+}
+
+fn wording(f: &mut Fields) -> Option<Wording> {
+    let inline = ["subject", "html", "text"]
+        .into_iter()
+        .filter(|name| f.has(name))
+        .collect::<Vec<_>>();
+    if f.has("template_id") {
+        let id = f.take("template_id", |v| {
+            text(v)?
+                .parse::<TemplateId>()
+                .map_err(|why| Fault::new("invalid_value", why))
+        });
+        for name in inline {
+            f.take(name, |_| Ok(()));
+            let detail = format!("template_id and {name} exclude each other; leave one out");
+            f.problem(member("#", name), "conflict", detail);
+        }
+        return id.map(Wording::Template);
+    }
+    let subject = f.need("subject", "give a subject, or a template_id", subject);
+    let html = f.take("html", text);
+    let plain = f.take("text", text);
+    if !inline.contains(&"html") && !inline.contains(&"text") {
+        f.problem("#/html".to_owned(), "required", "there is no content; give html, text or a template_id");
+        return None;
+    }
+    subject.map(|subject| {
+        Wording::Inline(Content {
+            subject,
+            html,
+            text: plain,
+        })
+    })
+}
+
+fn wanted(f: &mut Fields, has_recipients: bool) -> Option<Wanted> {
+    let list_id = |v: &Value| {
+        text(v)?
+            .parse::<ListId>()
+            .map_err(|why| Fault::new("invalid_value", why))
+    };
+    let lists_given = f.has("list_ids");
+    let lists = f.take("list_ids", |v| list(v, LISTS_MAX, list_id));
+    let all_given = f.has("all");
+    let all = f.take("all", truth);
+    let mut audiences = Vec::new();
+    if has_recipients {
+        audiences.push(("recipients", Some(Wanted::Recipients)));
+    }
+    if lists_given {
+        audiences.push(("list_ids", lists.clone().map(Wanted::Lists)));
+    }
+    if all_given && all != Some(false) {
+        audiences.push(("all", all.map(|_| Wanted::All)));
+    }
+    match audiences.len() {
+        1 if lists.is_some_and(|ids| ids.is_empty()) => {
+            f.problem("#/list_ids".to_owned(), "required", "list_ids is empty; name at least one list");
+            None
+        }
+        1 => audiences.swap_remove(0).1,
+        0 => {
+            f.problem(
+                "#/recipients".to_owned(),
+                "required",
+                "there is no audience; give recipients, list_ids or \"all\": true",
+            );
+            None
+        }
+        _ => {
+            let names: Vec<&str> = audiences.iter().map(|(name, _)| *name).collect();
+            let detail = format!("{} exclude each other; keep one", names.join(" and "));
+            f.problem(member("#", names[1]), "conflict", detail);
+            None
+        }
+    }
+}
+
+fn times(f: &mut Fields, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
+    let horizon = now.plus_ms(PLAN_DAYS_MAX * 24 * 3_600 * 1_000);
+    let time = |v: &Value| Timestamp::parse(&text(v)?).map_err(|why| Fault::new("invalid_time", why));
+    let send_at = f.take("send_at", |v| match time(v)? {
+        at if at > horizon => {
+            Err(Fault::new("invalid_time", format!("send_at lies more than {PLAN_DAYS_MAX} days ahead")))
+        }
+        at => Ok(at),
+    });
+    let start = send_at.unwrap_or(now).max(now);
+    let expires_at = f.take("expires_at", |v| match time(v)? {
+        at if at <= start => {
+            Err(Fault::new("invalid_time", format!("expires_at must lie after the start, which is {start}")))
+        }
+        at => Ok(at),
+    });
+    // A time that has passed is no plan: the broadcast starts at once.
+    (send_at.filter(|at| *at > now), expires_at)
+}
+
+/// Reads a mailbox that stands in the field `name`: an object or a string.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_mailbox(name: &str, value: &Value) -> Result<Mailbox, FieldProblem> {
+    mailbox(value).map_err(|fault| fault.at(name))
+}
+
+/// Checks the tags of a broadcast or campaign.
+///
+/// # Errors
+/// Points at the first that is wrong.
+pub fn check_tags(tags: &[String]) -> Result<(), FieldProblem> {
+    let value = Value::from(tags);
+    list(&value, TAGS_MAX, tag)
+        .map(|_| ())
+        .map_err(|fault| fault.at("tags"))
+}
+
+fn mailbox(value: &Value) -> Result<Mailbox, Fault> {
+    if let Some(text) = value.as_str() {
+        return parse_mailbox(text);
+    }
+    let Some(map) = value.as_object() else {
+        return Err(Fault::wrong_type(
+            "this must be an object with email and name, or a string such as \"Anna <anna@example.org>\"",
+        ));
+    };
+    if let Some(other) = map.keys().find(|k| !["email", "name"].contains(&k.as_str())) {
+        let detail = format!("a mailbox has no field {}; use email and name", quoted(other));
+        return Err(Fault::new("unknown_field", detail).below(other));
+    }
+    let string = |name: &str| match map.get(name).filter(|v| !v.is_null()) {
+        None => Ok(None),
+        Some(v) => text(v).map(Some).map_err(|fault| fault.below(name)),
+    };
+    let email = string("email")?.ok_or_else(|| Fault::new("required", "the email is missing").below("email"))?;
+    let email = EmailAddress::parse(&email).map_err(|why| Fault::new("invalid_address", why).below("email"))?;
+    let name = Recipient::parse_name(&string("name")?.unwrap_or_default())
+        .map_err(|why| Fault::new("invalid_name", why).below("name"))?;
+    Ok(Mailbox { email, name })
+}
+
+/// `anna@example.org` or `Anna <anna@example.org>`.
+fn parse_mailbox(text: &str) -> Result<Mailbox, Fault> {
+    let (name, email) = match text.trim().strip_suffix('>').and_then(|t| t.rsplit_once('<')) {
+        Some((name, email)) => (name.trim().trim_matches('"'), email),
+        None => ("", text),
+    };
+    let email = EmailAddress::parse(email).map_err(|why| Fault::new("invalid_address", why))?;
+    let name = Recipient::parse_name(name).map_err(|why| Fault::new("invalid_name", why))?;
+    Ok(Mailbox { email, name })
+}
+
+fn subject(value: &Value) -> Result<String, Fault> {
+    let subject = text(value)?;
+    if subject.trim().is_empty() {
+        return Err(Fault::new("required", "the subject is empty"));
+    }
+    if subject.len() > SUBJECT_BYTES_MAX {
+        return Err(Fault::new(
+            "too_long",
+            format!("the subject has {} bytes; {SUBJECT_BYTES_MAX} is the most", subject.len()),
+        ));
+    }
+    if subject.chars().any(char::is_control) {
+        return Err(Fault::new("invalid_value", "the subject holds a control character such as a line break"));
+    }
+    Ok(subject)
+}
+
+fn tag(value: &Value) -> Result<String, Fault> {
+    let tag = text(value)?;
+    if tag.is_empty() || tag.chars().count() > TAG_CHARS_MAX || tag.chars().any(char::is_control) {
+        let detail = format!("a tag has 1 to {TAG_CHARS_MAX} characters and no control characters");
+        return Err(Fault::new("invalid_value", detail));
+    }
+    Ok(tag)
+}
+
+fn sized_object(value: &Value, bytes_max: usize) -> Result<Map<String, Value>, Fault> {
+    let map = object(value)?;
+    let bytes = value.to_string().len();
+    match bytes > bytes_max {
+        true => Err(Fault::new("too_long", format!("the object has {bytes} bytes; {bytes_max} is the most"))),
+        false => Ok(map),
+    }
+}
+
+/// `{"X-Name": "value"}` or `[{"name": "X-Name", "value": "value"}]`.
+fn headers(value: &Value) -> Result<Vec<(String, String)>, Fault> {
+    let pairs: Vec<(String, String, String)> = match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, v)| Ok((name.clone(), name.clone(), text(v).map_err(|fault| fault.below(name))?)))
+            .collect::<Result<_, Fault>>()?,
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| match (&item["name"], &item["value"]) {
+                (Value::String(name), Value::String(v)) => Ok((i.to_string(), name.clone(), v.clone())),
+                _ => {
+                    Err(Fault::wrong_type("a header is {\"name\": \"X-Name\", \"value\": \"…\"}").below(&i.to_string()))
+                }
+            })
+            .collect::<Result<_, Fault>>()?,
+        _ => return Err(Fault::wrong_type("this must be an object such as {\"X-Name\": \"value\"}")),
+    };
+    if pairs.len() > HEADERS_MAX {
+        return Err(Fault::new("too_many", format!("{} headers are given; {HEADERS_MAX} is the most", pairs.len())));
+    }
+    pairs
+        .into_iter()
+        .map(|(place, name, v)| {
+            check_header(&name, &v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
+            Ok((name, v))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_790_000_000_000);
+
+    fn good() -> Value {
+        json!({"from": "News <news@example.org>", "subject": "Hi", "text": "Hello"})
+    }
+
+    fn check(change: Value, has_recipients: bool) -> Result<Order, Vec<FieldProblem>> {
+        let mut head = good();
+        for (name, value) in change.as_object().unwrap() {
+            head[name] = value.clone();
+        }
+        Order::check(head.as_object().unwrap().clone(), has_recipients, NOW)
+    }
+
+    fn problems(change: Value) -> Vec<(String, &'static str)> {
+        let problems = check(change, true).unwrap_err();
+        assert!(problems.iter().all(|p| p.detail.len() > 10), "{problems:?}");
+        problems.into_iter().map(|p| (p.pointer, p.code)).collect()
+    }
+
+    #[test]
+    fn a_plain_order_has_the_defaults() {
+        let order = check(json!({}), true).unwrap();
+        assert_eq!(order.from.name.as_deref(), Some("News"));
+        assert_eq!(order.wanted, Wanted::Recipients);
+        assert_eq!((order.on_uncertain, order.priority), (OnUncertain::Resend, Priority::Normal));
+        assert!(!order.dry_run && order.send_at.is_none());
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        assert_eq!(
+            problems(json!({"from": {"email": "x"}, "subject": null, "tags": ["a", ""], "sendat": 1, "relay": "r"})),
+            [
+                ("#/from/email".to_owned(), "invalid_address"),
+                ("#/subject".to_owned(), "required"),
+                ("#/tags/1".to_owned(), "invalid_value"),
+                ("#/relay".to_owned(), "not_supported"),
+                ("#/sendat".to_owned(), "unknown_field"),
+            ]
+        );
+    }
+
+    #[test]
+    fn there_is_exactly_one_audience() {
+        assert_eq!(check(json!({"all": true}), false).unwrap().wanted, Wanted::All);
+        assert_eq!(check(json!({"all": false}), true).unwrap().wanted, Wanted::Recipients);
+        assert_eq!(problems(json!({"all": true})), [("#/all".to_owned(), "conflict")]);
+        let nobody = check(json!({"all": false}), false).unwrap_err();
+        assert_eq!((nobody[0].pointer.as_str(), nobody[0].code), ("#/recipients", "required"));
+        let nobody = check(json!({"list_ids": []}), false).unwrap_err();
+        assert_eq!((nobody[0].pointer.as_str(), nobody[0].code), ("#/list_ids", "required"));
+    }
+
+    #[test]
+    fn the_end_lies_after_the_start() {
+        let at = |ms| NOW.plus_ms(ms).to_string();
+        assert!(check(json!({"send_at": at(5), "expires_at": at(6)}), true).is_ok());
+        let bad = [("#/expires_at".to_owned(), "invalid_time")];
+        assert_eq!(problems(json!({"send_at": at(5), "expires_at": at(5)})), bad);
+        assert_eq!(problems(json!({"expires_at": at(0)})), bad);
+        assert_eq!(problems(json!({"send_at": at(400 * 86_400_000)})), [("#/send_at".to_owned(), "invalid_time")]);
+        assert_eq!(check(json!({"send_at": at(-60_000)}), true).unwrap().send_at, None);
+    }
+
+    #[test]
+    fn a_template_and_own_content_exclude_each_other() {
+        let id = TemplateId::new(NOW, 1).to_string();
+        assert_eq!(
+            problems(json!({"template_id": id})),
+            [("#/subject".to_owned(), "conflict"), ("#/text".to_owned(), "conflict")]
+        );
+        assert_eq!(problems(json!({"text": null})), [("#/html".to_owned(), "required")]);
+    }
+
+    #[test]
+    fn headers_come_as_an_object_or_a_list() {
+        let order = check(json!({"headers": {"X-Team": "red"}}), true).unwrap();
+        assert_eq!(order.headers, [("X-Team".to_owned(), "red".to_owned())]);
+        let order = check(json!({"headers": [{"name": "X-Team", "value": "red"}]}), true).unwrap();
+        assert_eq!(order.headers.len(), 1);
+        assert_eq!(
+            problems(json!({"headers": {"Bcc": "x@example.org"}})),
+            [("#/headers/Bcc".to_owned(), "invalid_header")]
+        );
+        assert_eq!(
+            problems(json!({"headers": {"X-A": "a\r\nBcc: b"}})),
+            [("#/headers/X-A".to_owned(), "invalid_header")]
+        );
+    }
+}

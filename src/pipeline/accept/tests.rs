@@ -1,0 +1,173 @@
+//! The three formats against each other: what can be said in all of them means the same, and what is wrong
+//! is pointed at in the same way.
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::collect::BatchLimit;
+use super::problem::AcceptError;
+use super::read::{Format, Head, Parsed, Reading, Shape, read};
+use crate::domain::recipient::{self, Recipient};
+
+const SHAPE: Shape = Shape {
+    array: "recipients",
+    has_head_line: true,
+    limit: BatchLimit {
+        recipients: 100_000,
+        bytes: 1 << 30,
+    },
+};
+
+fn parse(format: Format, body: &str) -> Result<Parsed<String>, AcceptError> {
+    parse_with(format, body, Head::new(), false)
+}
+
+fn parse_with(format: Format, body: &str, head: Head, hash_only: bool) -> Result<Parsed<String>, AcceptError> {
+    let reading = Reading {
+        format,
+        is_gzip: false,
+        bytes_max: 10 << 20,
+        head,
+        hash_only,
+    };
+    let (out, _got) = mpsc::channel(1);
+    let show = |batch: Vec<Recipient>| String::from_utf8(recipient::encode(&batch)).unwrap();
+    read(body.as_bytes(), reading, SHAPE, show, out)
+}
+
+/// Pointer, code and line of each problem.
+fn problems<T: std::fmt::Debug>(result: Result<T, AcceptError>) -> Vec<(String, &'static str, Option<u64>)> {
+    match result.unwrap_err() {
+        AcceptError::Malformed(p) => vec![(p.pointer, p.code, p.line)],
+        AcceptError::Invalid { problems, .. } => problems.into_iter().map(|p| (p.pointer, p.code, p.line)).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_same_recipients_in_three_formats_are_the_same() {
+    let expected = r#"[{"e":"anna@example.org","n":"Anna","d":{"city":"Kyoto"}},{"e":"bob@example.org","n":"Bob, Jr.","d":{"city":""}}]"#;
+    let json = parse(
+        Format::Json,
+        r#"{"subject":"Hi","recipients":[{"email":"anna@example.org","name":"Anna","data":{"city":"Kyoto"}},
+            {"data":{"city":""},"email":"bob@example.org","name":"Bob, Jr."}],"text":"x"}"#,
+    )
+    .unwrap();
+    let lines = parse(
+        Format::Ndjson,
+        "{\"subject\":\"Hi\",\"text\":\"x\"}\r\n\n{\"email\":\"anna@example.org\",\"name\":\"Anna\",\"data\":{\"city\":\"Kyoto\"}}\n{\"data\":{\"city\":\"\"},\"email\":\"bob@example.org\",\"name\":\"Bob, Jr.\"}",
+    )
+    .unwrap();
+    let table = parse(
+        Format::Csv,
+        "\u{feff}Email,name,city\nanna@example.org,Anna,Kyoto\r\nbob@example.org,\"Bob, Jr.\",\n",
+    )
+    .unwrap();
+    for parsed in [&json, &lines, &table] {
+        assert_eq!(parsed.last_batch.as_deref(), Some(expected));
+        assert_eq!((parsed.tally.received, parsed.tally.rejected), (2, 0));
+    }
+    assert_eq!(json.head, lines.head);
+    assert_eq!(json.head.get("subject"), Some(&json!("Hi")));
+    assert!(json.has_array && table.head.is_empty());
+}
+
+#[test]
+fn recipients_may_stand_before_the_other_fields() {
+    let parsed = parse(Format::Json, r#"{"recipients":["a@example.org"],"subject":"Hi"}"#).unwrap();
+    assert_eq!((parsed.tally.received, parsed.head.len()), (1, 1));
+    assert!(
+        !parse(Format::Json, r#"{"recipients":null,"all":true}"#)
+            .unwrap()
+            .has_array
+    );
+}
+
+#[test]
+fn a_bad_recipient_has_one_pointer_in_every_format() {
+    let of = |parsed: Parsed<String>| {
+        let p = parsed.tally.problems();
+        assert_eq!((parsed.tally.received, parsed.tally.rejected, p.len()), (2, 1, 1));
+        (p[0].pointer.clone(), p[0].code, p[0].line)
+    };
+    let pointer = "#/recipients/1/email".to_owned();
+    let json = parse(Format::Json, r#"{"recipients":["a@example.org","bob"]}"#).unwrap();
+    assert_eq!(of(json), (pointer.clone(), "invalid_address", None));
+    let lines = parse(Format::Ndjson, "{}\n\"a@example.org\"\n\n\"bob\"\n").unwrap();
+    assert_eq!(of(lines), (pointer.clone(), "invalid_address", Some(4)));
+    let table = parse(Format::Csv, "email\na@example.org\nbob\n").unwrap();
+    assert_eq!(of(table), (pointer, "invalid_address", Some(3)));
+}
+
+#[test]
+fn a_line_that_is_no_json_is_one_bad_recipient() {
+    let parsed = parse(Format::Ndjson, "{}\n{\"email\":\n\"a@example.org\"\n").unwrap();
+    assert_eq!((parsed.tally.received, parsed.tally.rejected), (2, 1));
+    assert_eq!(parsed.tally.problems()[0].code, "invalid_json");
+}
+
+#[test]
+fn a_body_that_is_not_of_its_format_is_pointed_at() {
+    let at = |pointer: &str, code, line| vec![(pointer.to_owned(), code, line)];
+    assert_eq!(problems(parse(Format::Json, "")), at("#", "invalid_json", None));
+    assert_eq!(problems(parse(Format::Json, "{\"a\":1")), at("#", "invalid_json", None));
+    assert_eq!(problems(parse(Format::Json, "{\"a\":1}x")), at("#", "invalid_json", None));
+    assert_eq!(problems(parse(Format::Json, "[]")), at("#", "wrong_type", None));
+    assert_eq!(problems(parse(Format::Json, "{\"recipients\":\"all\"}")), at("#/recipients", "wrong_type", None));
+    assert_eq!(problems(parse(Format::Json, "{\"recipients\":{}}")), at("#/recipients", "wrong_type", None));
+    assert_eq!(problems(parse(Format::Json, "{\"a\":1,\"a\":2}")), at("#/a", "duplicate_field", None));
+    assert_eq!(
+        problems(parse(Format::Json, "{\"recipients\":[],\"recipients\":[]}")),
+        at("#/recipients", "duplicate_field", None)
+    );
+    assert_eq!(problems(parse(Format::Ndjson, "\n\n")), at("#", "invalid_json", None));
+    assert_eq!(problems(parse(Format::Ndjson, "[]\n")), at("#", "invalid_json", Some(1)));
+    assert_eq!(problems(parse(Format::Ndjson, "{\"recipients\":[]}\n")), at("#/recipients", "conflict", Some(1)));
+    assert_eq!(problems(parse(Format::Csv, "")), at("#", "invalid_csv", None));
+    assert_eq!(problems(parse(Format::Csv, "name,mail\n")), at("#/columns", "required", Some(1)));
+    assert_eq!(problems(parse(Format::Csv, "email,,x\n")), at("#/columns", "required", Some(1)));
+    assert_eq!(problems(parse(Format::Csv, "email,x,X\n")), at("#/columns", "duplicate_field", Some(1)));
+}
+
+#[test]
+fn values_of_any_length_do_not_fill_the_memory() {
+    let long = "x".repeat(3 << 20);
+    let one = format!("{{\"recipients\":[{{\"email\":\"{long}\"}}]}}");
+    assert_eq!(problems(parse(Format::Json, &one)), [("#".to_owned(), "too_long", None)]);
+    let head = format!("{{\"html\":\"{long}\"}}");
+    assert_eq!(problems(parse(Format::Json, &head)), [("#".to_owned(), "too_long", None)]);
+    let many: Vec<String> = (0..40_000)
+        .map(|n| format!("\"field_{n}_{}\":0", "y".repeat(40)))
+        .collect();
+    let heads = format!("{{{}}}", many.join(","));
+    assert_eq!(problems(parse(Format::Json, &heads)), [("#".to_owned(), "too_long", None)]);
+    assert_eq!(problems(parse(Format::Csv, &format!("email\n\"{long}"))), [("#".to_owned(), "too_long", None)]);
+    let line = format!("{{}}\n\"{long}\"\n");
+    assert_eq!(problems(parse(Format::Ndjson, &line)), [("#".to_owned(), "too_long", Some(2))]);
+}
+
+#[test]
+fn many_small_recipients_are_not_one_long_value() {
+    let all: Vec<String> = (0..60_000).map(|n| format!("\"recipient-{n}@example.org\"")).collect();
+    let parsed = parse(Format::Json, &format!("{{\"recipients\":[{}]}}", all.join(","))).unwrap();
+    assert_eq!(parsed.tally.received, 60_000);
+}
+
+#[test]
+fn a_table_of_another_delimiter_is_told_so() {
+    let AcceptError::Invalid { problems, .. } = parse(Format::Csv, "email;name\na@example.org;A\n").unwrap_err() else {
+        panic!("a wrong table is taken")
+    };
+    assert!(problems[0].detail.contains("commas"), "{}", problems[0].detail);
+    let parsed = parse(Format::Csv, "email,name\na@example.org\n").unwrap();
+    assert_eq!(parsed.tally.problems()[0].code, "invalid_csv");
+}
+
+#[test]
+fn the_hash_covers_what_is_said_outside_the_body() {
+    let head = |subject: &str| Head::from_iter([("subject".to_owned(), json!(subject))]);
+    let body = "email\na@example.org\n";
+    let hash = |subject, hash_only| parse_with(Format::Csv, body, head(subject), hash_only).unwrap().hash;
+    assert_eq!(hash("Hi", false), hash("Hi", true));
+    assert_ne!(hash("Hi", false), hash("Ho", false));
+}

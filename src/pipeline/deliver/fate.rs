@@ -1,0 +1,185 @@
+//! What an attempt means for its message: one pure step from a relay's answer to the row that is written. Never
+//! decides what a reply means: that is the verdict.
+
+use crate::domain::broadcast::OnUncertain;
+use crate::domain::message::{MessageStatus, Outcome, ReplyNote};
+use crate::domain::retry::RetryPolicy;
+use crate::domain::time::Timestamp;
+use crate::smtp::failure::Failure;
+use crate::smtp::verdict::{Fault, Verdict, verdict};
+use crate::store::delivery::Settled;
+
+use super::run::Past;
+
+/// What the fate of a message depends on besides the relay's answer.
+pub struct Rules<'a> {
+    pub retry: &'a RetryPolicy,
+    pub on_uncertain: OnUncertain,
+    /// When the broadcast began: age counts from there.
+    pub started: Timestamp,
+    pub relay_id: i64,
+    /// In -1 to 1.
+    pub jitter: f64,
+    pub now: Timestamp,
+}
+
+/// What is to be done with a message that was at hand.
+#[derive(Debug)]
+pub enum Fate {
+    /// Write this down.
+    Settle(Settled),
+    /// It was not the message that failed, and the relay had not heard of it: it is next again.
+    PutBack,
+}
+
+/// The fate of a message whose end of data was answered with 2yz.
+#[must_use]
+pub fn sent(ordinal: u16, past: Past, reply: ReplyNote, rules: &Rules) -> Settled {
+    settled(
+        ordinal,
+        past,
+        rules,
+        Attempt {
+            verdict: Verdict::SENT,
+            reply,
+            status: MessageStatus::Sent,
+            next_at: None,
+        },
+    )
+}
+
+/// The fate of a message whose attempt failed.
+#[must_use]
+pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fate {
+    let verdict = verdict(failure);
+    if verdict.fault == Fault::Relay && !verdict.counts_as_attempt && verdict.retry_after.is_none() {
+        return Fate::PutBack;
+    }
+    let burnt = past.burnt + i64::from(verdict.counts_as_attempt);
+    let tries_again = match verdict.status {
+        MessageStatus::Deferred => true,
+        MessageStatus::Uncertain => rules.on_uncertain == OnUncertain::Resend,
+        _ => false,
+    };
+    let next_at = tries_again
+        .then(|| {
+            rules
+                .retry
+                .next_at(burnt, verdict.retry_after, rules.jitter, rules.started, rules.now)
+        })
+        .flatten();
+    let status = match verdict.status {
+        // Out of time: a message in doubt stays in doubt, any other has failed.
+        MessageStatus::Deferred if next_at.is_none() => MessageStatus::Failed,
+        MessageStatus::Uncertain if next_at.is_some() => MessageStatus::Deferred,
+        status => status,
+    };
+    Fate::Settle(settled(
+        ordinal,
+        past,
+        rules,
+        Attempt {
+            verdict,
+            reply: failure.note(),
+            status,
+            next_at,
+        },
+    ))
+}
+
+/// A message that may have been on the wire when its last owner died: in doubt, and by policy sent again at
+/// once or held for a person. A canceled broadcast sends nothing again.
+#[must_use]
+pub fn ambiguous(ordinal: u16, past: Past, canceled: bool, rules: &Rules) -> Settled {
+    let resend = rules.on_uncertain == OnUncertain::Resend && !canceled;
+    let verdict = Verdict {
+        status: MessageStatus::Uncertain,
+        class: "worker_lost",
+        counts_as_attempt: false,
+        ..Verdict::SENT
+    };
+    let reply = ReplyNote {
+        text: "the worker was lost while the message was on its way".to_owned(),
+        ..ReplyNote::default()
+    };
+    let status = if resend {
+        MessageStatus::Deferred
+    } else {
+        MessageStatus::Uncertain
+    };
+    let next_at = resend.then_some(rules.now);
+    settled(
+        ordinal,
+        past,
+        rules,
+        Attempt {
+            verdict,
+            reply,
+            status,
+            next_at,
+        },
+    )
+}
+
+/// A message that ends without an attempt: suppressed, expired, or impossible to compose.
+#[must_use]
+pub fn untried(
+    ordinal: u16,
+    past: Past,
+    status: MessageStatus,
+    class: &'static str,
+    why: String,
+    now: Timestamp,
+) -> Settled {
+    Settled {
+        ordinal,
+        before: past.status,
+        outcome: Outcome {
+            status,
+            class,
+            reply: ReplyNote {
+                text: why,
+                ..ReplyNote::default()
+            },
+            next_at: None,
+            counts_as_attempt: false,
+            possible_duplicate: past.possible_duplicate,
+        },
+        attempts: past.attempts,
+        burnt: past.burnt,
+        attempt: None,
+        newly_flagged: false,
+        relay_id: None,
+        at: now,
+    }
+}
+
+struct Attempt {
+    verdict: Verdict,
+    reply: ReplyNote,
+    /// What becomes of the message.
+    status: MessageStatus,
+    next_at: Option<Timestamp>,
+}
+
+fn settled(ordinal: u16, past: Past, rules: &Rules, attempt: Attempt) -> Settled {
+    let in_doubt = attempt.verdict.status == MessageStatus::Uncertain;
+    Settled {
+        ordinal,
+        before: past.status,
+        outcome: Outcome {
+            status: attempt.status,
+            class: attempt.verdict.class,
+            reply: attempt.reply,
+            next_at: attempt.next_at,
+            counts_as_attempt: attempt.verdict.counts_as_attempt,
+            possible_duplicate: past.possible_duplicate || in_doubt,
+        },
+        attempts: past.attempts + 1,
+        burnt: past.burnt + i64::from(attempt.verdict.counts_as_attempt),
+        attempt: Some(attempt.verdict.status),
+        newly_flagged: in_doubt && !past.possible_duplicate,
+        relay_id: Some(rules.relay_id),
+        at: rules.now,
+    }
+}

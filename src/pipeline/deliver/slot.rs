@@ -1,0 +1,364 @@
+//! One connection slot: a task that opens connections to the relay as they are needed and carries messages over
+//! them, one at a time. Never shares a connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Relay;
+use super::board::{Board, Item};
+use super::fate::{self, Fate, Rules};
+use super::run::Halt;
+use crate::clock::Clock;
+use crate::domain::message::MessageStatus;
+use crate::domain::retry::RetryPolicy;
+use crate::domain::time::Timestamp;
+use crate::pipeline::lease::LeaseWatch;
+use crate::pipeline::settle::{Durable, Entry, Note, Settler};
+use crate::smtp::failure::Failure;
+use crate::smtp::reply::Reply;
+use crate::smtp::session::{Connection, Envelope, Finished};
+use crate::store::delivery::Settled;
+
+/// An idle connection is closed after this: relays drop idle clients after minutes, and a fresh connection
+/// costs milliseconds.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// Pauses between tries of a slot while the relay does not let us in.
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What all slots of a worker share.
+pub struct SlotDeps {
+    pub relay: Arc<Relay>,
+    pub board: Arc<Board>,
+    pub settler: Settler,
+    pub clock: Arc<dyn Clock>,
+    pub lease: Arc<LeaseWatch>,
+    pub retry: RetryPolicy,
+    /// No message is begun after this; those on the wire are finished.
+    pub stop: CancellationToken,
+}
+
+/// One connection slot.
+pub struct Slot {
+    deps: Arc<SlotDeps>,
+    connection: Option<Connection>,
+    backoff: Duration,
+}
+
+/// A message composed and addressed.
+struct Parcel {
+    item: Item,
+    envelope: Envelope,
+    bytes: Vec<u8>,
+}
+
+impl Slot {
+    #[must_use]
+    pub fn new(deps: Arc<SlotDeps>) -> Self {
+        Self {
+            deps,
+            connection: None,
+            backoff: BACKOFF_FIRST,
+        }
+    }
+
+    /// Carries messages until told to stop; then what is on the wire is finished and the connection closed.
+    pub async fn run(mut self) {
+        while let Some(parcel) = self.next_parcel().await {
+            self.carry(parcel).await;
+        }
+        self.close().await;
+    }
+
+    /// Waits for a message and a permit for it. The permit comes first, then the message: what may not go now
+    /// stays where a pause finds it. A slot with nothing to do closes its connection after a while.
+    async fn next_parcel(&mut self) -> Option<Parcel> {
+        let deps = Arc::clone(&self.deps);
+        loop {
+            tokio::select! {
+                biased;
+                () = deps.stop.cancelled() => return None,
+                () = deps.board.has_work() => {}
+                () = tokio::time::sleep(IDLE_MAX), if self.connection.is_some() => {
+                    self.close().await;
+                    continue;
+                }
+            }
+            tokio::select! {
+                biased;
+                () = deps.stop.cancelled() => return None,
+                () = deps.relay.pace.ready() => {}
+            }
+            let Some(item) = deps.board.take() else { continue };
+            if let Some(parcel) = self.pack(item).await {
+                return Some(parcel);
+            }
+        }
+    }
+
+    /// A message for the same round trip, if one is there and may go now.
+    async fn next_parcel_now(&self) -> Option<Parcel> {
+        while !self.deps.stop.is_cancelled() && self.deps.board.n_todo() > 0 && self.deps.relay.pace.try_take().is_ok()
+        {
+            let item = self.deps.board.take()?;
+            if let Some(parcel) = self.pack(item).await {
+                return Some(parcel);
+            }
+        }
+        None
+    }
+
+    /// Composes a message, or settles it when there is nothing to send.
+    async fn pack(&self, item: Item) -> Option<Parcel> {
+        if item.run.is_halted() {
+            self.put_back(&item);
+            return None;
+        }
+        let now = self.deps.clock.now();
+        let past = item.run.past(item.ordinal);
+        if item.run.prepared.expires_at.is_some_and(|at| at <= now) {
+            let why = "its time had passed".to_owned();
+            let expired = fate::untried(item.ordinal, past, MessageStatus::Expired, "expired", why, now);
+            self.settle(&item, expired).await;
+            return None;
+        }
+        let composed = item.run.prepared.composer.compose(item.run.recipient(item.ordinal));
+        let parcel = composed
+            .map_err(|e| e.to_string())
+            .and_then(|c| Ok((Envelope::new(c.envelope_from.as_str(), c.to)?, c.bytes)));
+        match parcel {
+            Ok((envelope, bytes)) => Some(Parcel { item, envelope, bytes }),
+            Err(why) => {
+                let failed = fate::untried(item.ordinal, past, MessageStatus::Failed, "template_error", why, now);
+                self.settle(&item, failed).await;
+                None
+            }
+        }
+    }
+
+    /// Hands a message to the relay, and every next one that can share its round trips.
+    async fn carry(&mut self, parcel: Parcel) {
+        let Some(mut connection) = self.connected(&parcel.item).await else {
+            return;
+        };
+        if let Err(failure) = connection.begin(&parcel.envelope, parcel.bytes.len()).await {
+            self.connection = Some(connection);
+            return self.refused(&parcel.item, &failure).await;
+        }
+        let mut at_hand = parcel;
+        let mut before: Option<(Item, Settled)> = None;
+        loop {
+            if !self.commit(before.take(), &at_hand.item).await {
+                // The relay waits for content that will not come: this connection is of no use any more.
+                drop(connection);
+                self.deps.relay.gauges.closed();
+                return;
+            }
+            let next = if connection.has_room() {
+                self.next_parcel_now().await
+            } else {
+                None
+            };
+            let with_next = next.as_ref().map(|p| (&p.envelope, p.bytes.len()));
+            let Finished { this, next: begun } = connection.finish(&at_hand.bytes, with_next).await;
+            let outcome = self.judge(&at_hand.item, &this);
+            match (begun, next, outcome) {
+                (Some(Ok(())), Some(next), Some(settled)) => {
+                    before = Some((at_hand.item, settled));
+                    at_hand = next;
+                }
+                (begun, next, outcome) => {
+                    self.connection = Some(connection);
+                    return self.wind_up(at_hand.item, outcome, begun.zip(next)).await;
+                }
+            }
+        }
+    }
+
+    /// The last message of a series, and the one that was to follow it.
+    async fn wind_up(&mut self, item: Item, outcome: Option<Settled>, next: Option<(Result<(), Failure>, Parcel)>) {
+        match outcome {
+            Some(settled) => self.settle(&item, settled).await,
+            None => self.retract(&item).await,
+        }
+        match next {
+            Some((Err(failure), next)) => self.refused(&next.item, &failure).await,
+            Some((Ok(()), next)) => {
+                // Begun, but the message before it is in a state that cannot be carried on.
+                self.put_back(&next.item);
+                self.connection = None;
+                self.deps.relay.gauges.closed();
+            }
+            None => {}
+        }
+    }
+
+    /// The row for a message whose content was written; `None` when it was the relay that failed and the
+    /// message is to be put back.
+    fn judge(&mut self, item: &Item, this: &Result<Reply, Failure>) -> Option<Settled> {
+        let past = item.run.past(item.ordinal);
+        match this {
+            Ok(reply) => {
+                self.backoff = BACKOFF_FIRST;
+                self.deps.relay.gauges.set_trouble(None);
+                Some(fate::sent(item.ordinal, past, reply.note(), &self.rules(item)))
+            }
+            Err(failure) => match fate::failed(item.ordinal, past, failure, &self.rules(item)) {
+                Fate::Settle(settled) => Some(settled),
+                Fate::PutBack => None,
+            },
+        }
+    }
+
+    /// A message that the relay refused before its content.
+    async fn refused(&mut self, item: &Item, failure: &Failure) {
+        let past = item.run.past(item.ordinal);
+        let fate = fate::failed(item.ordinal, past, failure, &self.rules(item));
+        match fate {
+            Fate::Settle(settled) => self.settle(item, settled).await,
+            Fate::PutBack => {
+                self.put_back(item);
+                self.back_off(failure).await;
+            }
+        }
+    }
+
+    /// Makes the outcome of the message before and the intent of this one durable. `false` when this one may
+    /// not go out: the job was stopped or lost, or the lease is about to end.
+    async fn commit(&self, before: Option<(Item, Settled)>, item: &Item) -> bool {
+        let mut entries = Vec::with_capacity(2);
+        let mut outcome_of = None;
+        if let Some((item, settled)) = before {
+            outcome_of = Some((item.clone(), settled.outcome.status, settled.outcome.next_at));
+            entries.push(Entry {
+                lease: item.run.lease,
+                note: Note::Outcome(settled),
+            });
+        }
+        entries.push(Entry {
+            lease: item.run.lease,
+            note: Note::Intent(item.ordinal),
+        });
+        let answers = self.deps.settler.settle(entries).await;
+        if let Some(((item, status, next_at), answer)) = outcome_of.zip(answers.first()) {
+            self.written(&item, *answer, status, next_at);
+        }
+        let intent = answers.last().copied().unwrap_or(Durable::No);
+        self.heed(item, intent);
+        if item.run.is_halted() || !self.deps.lease.holds(self.deps.clock.now()) || self.is_expired(item) {
+            self.retract(item).await;
+            return false;
+        }
+        true
+    }
+
+    fn is_expired(&self, item: &Item) -> bool {
+        item.run
+            .prepared
+            .expires_at
+            .is_some_and(|at| at <= self.deps.clock.now())
+    }
+
+    /// Takes an intent back that is not carried out, so that it is not taken for a message in doubt.
+    async fn retract(&self, item: &Item) {
+        let answer = self
+            .deps
+            .settler
+            .settle_one(item.run.lease, Note::Retraction(item.ordinal))
+            .await;
+        self.heed(item, answer);
+        self.put_back(item);
+    }
+
+    async fn settle(&self, item: &Item, settled: Settled) {
+        let (status, next_at) = (settled.outcome.status, settled.outcome.next_at);
+        let answer = self
+            .deps
+            .settler
+            .settle_one(item.run.lease, Note::Outcome(settled))
+            .await;
+        self.written(item, answer, status, next_at);
+    }
+
+    /// An outcome is durable, or will never be.
+    fn written(&self, item: &Item, answer: Durable, status: MessageStatus, next_at: Option<Timestamp>) {
+        self.heed(item, answer);
+        match (answer, next_at) {
+            (Durable::No, _) => {}
+            (Durable::Yes { .. }, Some(at)) if status == MessageStatus::Deferred => item.run.deferred(at),
+            (Durable::Yes { .. }, _) => item.run.settled(),
+        }
+        self.deps.relay.gauges.settled();
+    }
+
+    /// What a commit's answer says about the job.
+    fn heed(&self, item: &Item, answer: Durable) {
+        match answer {
+            Durable::No => item.run.halt(Halt::Lost),
+            Durable::Yes { stop: Some(stop) } => item.run.halt(Halt::Stopped(stop)),
+            Durable::Yes { stop: None } => {}
+        }
+    }
+
+    /// The open connection, or a new one. `None` when the relay does not let us in: the message was put back
+    /// and this slot has waited.
+    async fn connected(&mut self, item: &Item) -> Option<Connection> {
+        if let Some(mut connection) = self.connection.take() {
+            if connection.is_usable() && connection.check_idle().await.is_ok() {
+                return Some(connection);
+            }
+            self.connection = Some(connection);
+            self.close().await;
+        }
+        match Connection::open(&self.deps.relay.config, &self.deps.relay.tls).await {
+            Ok(connection) => {
+                self.deps.relay.gauges.opened();
+                Some(connection)
+            }
+            Err(failure) => {
+                self.put_back(item);
+                self.back_off(&failure).await;
+                None
+            }
+        }
+    }
+
+    /// The relay's failure costs no message an attempt; it costs this slot its turn.
+    async fn back_off(&mut self, failure: &Failure) {
+        tracing::warn!(relay = %self.deps.relay.config.name, %failure, retry_ms = self.backoff.as_millis() as u64, "The relay does not take mail");
+        self.deps.relay.gauges.set_trouble(Some(failure));
+        let pause = self.backoff.mul_f64(0.5 + fastrand::f64());
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        tokio::select! {
+            () = self.deps.stop.cancelled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    fn put_back(&self, item: &Item) {
+        item.run.put_back(item.ordinal);
+        self.deps.board.call();
+    }
+
+    fn rules(&self, item: &Item) -> Rules<'_> {
+        Rules {
+            retry: &self.deps.retry,
+            on_uncertain: item.run.prepared.on_uncertain,
+            started: item.run.prepared.date,
+            relay_id: self.deps.relay.id,
+            jitter: fastrand::f64() * 2.0 - 1.0,
+            now: self.deps.clock.now(),
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.deps.relay.gauges.closed();
+            if connection.is_usable() {
+                connection.quit().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Stage 3, lease: whether this worker may still act. Never trusts one clock: the wall clock may jump, and the
+//! monotonic one stands still while a machine sleeps, so both must agree that the lease holds.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::time::Timestamp;
+
+/// A worker stops acting this long before others may take its jobs: time enough for a write that is under
+/// way, and for clocks that differ a little between machines.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(3);
+
+/// How long the lease of this process still holds, as told by its own clocks.
+pub struct LeaseWatch {
+    until: Mutex<Until>,
+}
+
+#[derive(Clone, Copy)]
+struct Until {
+    instant: Instant,
+    wall: Timestamp,
+}
+
+impl LeaseWatch {
+    /// A lease of `length` that was asked for at these times: both taken before the request was sent.
+    #[must_use]
+    pub fn new(asked: Instant, asked_wall: Timestamp, length: Duration) -> Self {
+        Self {
+            until: Mutex::new(Until::of(asked, asked_wall, length)),
+        }
+    }
+
+    /// The heartbeat asked for at these times was answered.
+    pub fn extend(&self, asked: Instant, asked_wall: Timestamp, length: Duration) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Until::of(asked, asked_wall, length);
+    }
+
+    /// Others may have taken our jobs, or are about to.
+    pub fn end(&self) {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).wall = Timestamp(i64::MIN);
+    }
+
+    /// Whether a message may still be put on the wire.
+    #[must_use]
+    pub fn holds(&self, now: Timestamp) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        Instant::now() < until.instant && now < until.wall
+    }
+}
+
+impl Until {
+    fn of(asked: Instant, asked_wall: Timestamp, length: Duration) -> Self {
+        let usable = length.saturating_sub(LEASE_MARGIN);
+        Until {
+            instant: asked + usable,
+            wall: asked_wall + usable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(15);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_by_whichever_clock_is_first() {
+        let watch = LeaseWatch::new(Instant::now(), Timestamp(0), LENGTH);
+        assert!(watch.holds(Timestamp(11_999)));
+        assert!(!watch.holds(Timestamp(12_000)), "the wall clock jumped ahead");
+        tokio::time::advance(Duration::from_secs(12)).await;
+        assert!(!watch.holds(Timestamp(0)), "the wall clock went back");
+        watch.extend(Instant::now(), Timestamp(0), LENGTH);
+        assert!(watch.holds(Timestamp(0)));
+        watch.end();
+        assert!(!watch.holds(Timestamp(0)));
+    }
+}

@@ -1,0 +1,62 @@
+//! Stage 7, sweep: what nobody owns is given back or removed. Never a leader's task: every step is idempotent, and any node
+//! may take it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::store::{Result, Store};
+
+/// Staged recipients of a request that was never accepted are kept this long: longer than any upload takes.
+const STAGED_KEPT: Duration = Duration::from_secs(24 * 3_600);
+/// How often they are looked for.
+const STAGED_EVERY: Duration = Duration::from_secs(600);
+
+/// Upkeep that is due from time to time.
+pub struct Upkeep {
+    rescue_every: Duration,
+    rescue_at: Instant,
+    staged_at: Instant,
+}
+
+impl Upkeep {
+    /// Dead workers are looked for a few times in the length of a lease.
+    #[must_use]
+    pub fn new(lease: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            rescue_every: lease / 5,
+            rescue_at: now,
+            staged_at: now,
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// Of the store; it stays due.
+    pub async fn run(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<()> {
+        let now = Instant::now();
+        if now >= self.rescue_at {
+            for rescued in store.rescue(clock.now()).await? {
+                if rescued.quarantined {
+                    tracing::error!(
+                        job.id = rescued.job_id,
+                        "A job was set aside: its owners died with it again and again"
+                    );
+                } else {
+                    tracing::info!(job.id = rescued.job_id, "A job of a lost worker is ready again");
+                }
+            }
+            self.rescue_at = now + self.rescue_every;
+        }
+        if now >= self.staged_at {
+            store
+                .sweep_staged(clock.now().plus_ms(-(STAGED_KEPT.as_millis() as i64)))
+                .await?;
+            self.staged_at = now + STAGED_EVERY;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! One claimed job, from its claim to its end: the order of the stages stands here. Never loses a job: whatever
+//! goes wrong, it is given back, set aside, or left to be rescued.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::Shared;
+use crate::domain::broadcast::OnUncertain;
+use crate::domain::job::{Claimed, JobEnd, Lease, Stop};
+use crate::domain::message::MessageStatus;
+use crate::pipeline::compose::Prepared;
+use crate::pipeline::deliver::fate::{self, Rules};
+use crate::pipeline::deliver::run::{ChunkRun, Halt, RunEnd};
+use crate::pipeline::fan_out::fan_out;
+use crate::pipeline::settle::{Durable, Entry, Note};
+use crate::store::delivery::Settled;
+use crate::store::{Result, StoreError};
+
+/// Pauses between tries to give a job back while the database is away.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Splits a broadcast.
+pub(super) async fn split(shared: Arc<Shared>, job: Claimed) {
+    let stop = || shared.stop.is_cancelled();
+    let done = fan_out(&*shared.deps.store, &*shared.deps.clock, &job, stop).await;
+    give_up_on_error(&shared, job.lease, done).await;
+}
+
+/// Delivers a chunk. `settling_in` counts chunks that are not on the board yet.
+pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<AtomicUsize>) {
+    let begun = begin(&shared, &job).await;
+    if let Ok(Some(run)) = &begun {
+        shared.board.put(Arc::clone(run));
+    }
+    settling_in.fetch_sub(1, Ordering::SeqCst);
+    let done = match begun {
+        Ok(Some(run)) => {
+            if shared.stop.is_cancelled() {
+                run.halt(Halt::Released);
+            }
+            let end = run.end().await;
+            shared.board.remove(&run);
+            finish(&shared, job.lease, end).await
+        }
+        Ok(None) => finish(&shared, job.lease, RunEnd::Halted(Halt::Stopped(Stop::Hold))).await,
+        Err(error) => Err(error),
+    };
+    give_up_on_error(&shared, job.lease, done).await;
+}
+
+/// Reads a chunk and settles what needs no relay. `None` when an operator wants the job stopped.
+async fn begin(shared: &Arc<Shared>, job: &Claimed) -> Result<Option<Arc<ChunkRun>>> {
+    let store = &*shared.deps.store;
+    let prepared = match shared.deps.desk.prepare(store, &job.broadcast_id).await? {
+        Ok(prepared) => prepared,
+        Err(why) => return Err(StoreError::Corrupt(format!("the letter of {}: {why}", job.broadcast_id))),
+    };
+    let work = store.chunk_work(job.lease).await?;
+    let now = shared.deps.clock.now();
+    let run = ChunkRun::new(job.lease, job.seq, prepared, work.chunk.recipients, work.earlier, now);
+    let doubtful: Vec<Settled> = job.inflight.iter().map(|&o| in_doubt(shared, job, &run, o)).collect();
+    if !doubtful.is_empty() {
+        tracing::warn!(
+            job.id = job.lease.job_id,
+            n_messages = doubtful.len(),
+            "Messages were on the wire when their worker was lost"
+        );
+        // What is in doubt changes what is to do: the chunk is read again with it.
+        write_down(shared, job.lease, doubtful).await?;
+        if job.stop.is_none() {
+            let again = Claimed {
+                inflight: Vec::new(),
+                ..job.clone()
+            };
+            return Box::pin(begin(shared, &again)).await;
+        }
+    }
+    if job.stop.is_some() {
+        return Ok(None);
+    }
+    settle_without_relay(shared, job.lease, &run).await?;
+    Ok(Some(Arc::new(run)))
+}
+
+fn in_doubt(shared: &Arc<Shared>, job: &Claimed, run: &ChunkRun, ordinal: u16) -> Settled {
+    let rules = rules(shared, &run.prepared);
+    fate::ambiguous(ordinal, run.past(ordinal), job.stop == Some(Stop::Cancel), &rules)
+}
+
+/// Suppressed and expired messages: found when the chunk is claimed, settled in one commit.
+async fn settle_without_relay(shared: &Arc<Shared>, lease: Lease, run: &ChunkRun) -> Result<()> {
+    let now = shared.deps.clock.now();
+    let todo = run.todo();
+    let has_expired = run.prepared.expires_at.is_some_and(|at| at <= now);
+    let settled: Vec<Settled> = if has_expired {
+        let expired = |&o: &u16| {
+            fate::untried(o, run.past(o), MessageStatus::Expired, "expired", "its time had passed".to_owned(), now)
+        };
+        todo.iter().map(expired).collect()
+    } else {
+        let addresses: Vec<String> = todo.iter().map(|&o| run.recipient(o).email.normalised()).collect();
+        let found = shared.deps.store.suppressed_among(&addresses).await?;
+        todo.iter()
+            .zip(&addresses)
+            .filter(|(_, address)| found.contains(*address))
+            .map(|(&o, _)| {
+                let why = "the address is suppressed".to_owned();
+                fate::untried(o, run.past(o), MessageStatus::Suppressed, "suppressed", why, now)
+            })
+            .collect()
+    };
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let ordinals: Vec<u16> = settled.iter().map(|s| s.ordinal).collect();
+    run.take_these(&ordinals);
+    write_down(shared, lease, settled).await?;
+    for _ in ordinals {
+        run.settled();
+    }
+    Ok(())
+}
+
+async fn write_down(shared: &Arc<Shared>, lease: Lease, settled: Vec<Settled>) -> Result<()> {
+    let entries = settled
+        .into_iter()
+        .map(|s| Entry {
+            lease,
+            note: Note::Outcome(s),
+        })
+        .collect();
+    let answers = shared.settler.settle(entries).await;
+    if answers.contains(&Durable::No) {
+        Err(StoreError::LeaseLost)
+    } else {
+        Ok(())
+    }
+}
+
+fn rules<'a>(shared: &'a Arc<Shared>, prepared: &Prepared) -> Rules<'a> {
+    let on_uncertain: OnUncertain = prepared.on_uncertain;
+    Rules {
+        retry: &shared.deps.settings.retry,
+        on_uncertain,
+        started: prepared.date,
+        relay_id: shared.deps.relay.id,
+        jitter: 0.0,
+        now: shared.deps.clock.now(),
+    }
+}
+
+async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd) -> Result<()> {
+    let end = match end {
+        RunEnd::Halted(Halt::Lost) => return Err(StoreError::LeaseLost),
+        RunEnd::Halted(Halt::Stopped(_)) => JobEnd::Stopped,
+        RunEnd::Halted(Halt::Released) => JobEnd::Released,
+        RunEnd::Through { next_at: None } => JobEnd::Done,
+        RunEnd::Through { next_at: Some(at) } => JobEnd::Waiting(at),
+    };
+    insist(shared, || shared.deps.store.finish(lease, end, shared.deps.clock.now())).await
+}
+
+/// Gives back a job that could not be carried on: for another try where that may help, else for a person.
+async fn give_up_on_error(shared: &Arc<Shared>, lease: Lease, done: Result<()>) {
+    let given_back = match done {
+        Ok(()) => return,
+        Err(StoreError::LeaseLost) => {
+            tracing::warn!(job.id = lease.job_id, "The lease on a job has lapsed; the work is dropped");
+            return;
+        }
+        Err(error) if error.is_transient() => {
+            tracing::warn!(job.id = lease.job_id, %error, "A job is given back because of the database");
+            insist(shared, || {
+                shared
+                    .deps
+                    .store
+                    .finish(lease, JobEnd::Released, shared.deps.clock.now())
+            })
+            .await
+        }
+        Err(error) => {
+            tracing::error!(job.id = lease.job_id, %error, "A job is set aside: it cannot be carried on");
+            let why = error.to_string();
+            insist(shared, || shared.deps.store.quarantine(lease, &why, shared.deps.clock.now())).await
+        }
+    };
+    if let Err(error) = given_back {
+        tracing::warn!(job.id = lease.job_id, %error, "A job was left to be rescued");
+    }
+}
+
+/// Repeats a step while the database is away. Safe, because the step is fenced: a repeat of one that took
+/// effect finds the lease gone.
+async fn insist<F: Future<Output = Result<()>>>(shared: &Arc<Shared>, step: impl Fn() -> F) -> Result<()> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match step().await {
+            Err(error) if error.is_transient() && !shared.stop.is_cancelled() => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            other => return other,
+        }
+    }
+}

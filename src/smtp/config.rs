@@ -1,0 +1,341 @@
+//! A relay as configured: where it is, how to speak to it, and how much it takes. Never read from the
+//! environment here, and never printed with its password.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+/// Connections to one relay from one worker when the configuration names no number.
+pub const CONNECTIONS_DEFAULT: u16 = 8;
+/// Most connections to one relay from one worker. Common relays allow 10 to 100 from one client;
+/// beyond this a worker runs out of file descriptors before the relay runs out of patience.
+pub const CONNECTIONS_MAX: u16 = 1_000;
+/// Messages on one connection before it is replaced, so that a relay behind a balancer gets its
+/// load spread again. Relays for submission take thousands; a receiving mailbox provider takes 5 to
+/// 100 and says so with a 421, which costs no attempt.
+pub const MESSAGES_PER_CONNECTION_DEFAULT: u32 = 1_000;
+
+/// Whether and how the connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsMode {
+    /// In clear. For relays on the same machine.
+    None,
+    /// STARTTLS (RFC 3207), required: without it nothing is sent.
+    StartTls,
+    /// TLS from the first byte (RFC 8314 3).
+    Implicit,
+}
+
+/// What AUTH needs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// How long each step may take: RFC 5321 4.5.3.2 wants a limit per command.
+///
+/// EHLO, MAIL, RCPT, DATA, a block and the end of data have the RFC's values. Connect and banner are
+/// shorter than its five minutes, because a relay that is this slow before any message is at stake
+/// should lose its turn. The end of data has the full ten minutes: to give up earlier is to send
+/// a message twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// The banner, and a TLS handshake.
+    pub banner: Duration,
+    pub ehlo: Duration,
+    pub auth: Duration,
+    pub mail: Duration,
+    pub rcpt: Duration,
+    pub data: Duration,
+    /// Until the relay has taken one block of at most 64 KiB.
+    pub block: Duration,
+    pub final_dot: Duration,
+    pub rset: Duration,
+    pub quit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            connect: secs(30),
+            banner: secs(60),
+            ehlo: secs(300),
+            auth: secs(60),
+            mail: secs(300),
+            rcpt: secs(300),
+            data: secs(120),
+            block: secs(180),
+            final_dot: secs(600),
+            rset: secs(20),
+            quit: secs(5),
+        }
+    }
+}
+
+/// One relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// What people call it; `host:port` when nothing better is known.
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+    pub tls: TlsMode,
+    pub credentials: Option<Credentials>,
+    /// Most connections open at once from one worker.
+    pub connections: u16,
+    /// Most messages per second; `None` is no limit.
+    pub rate_per_sec: Option<u32>,
+    /// How we introduce ourselves; `None` is the address literal of our end of the connection
+    /// (RFC 5321 4.1.3).
+    pub helo_name: Option<String>,
+    /// Whether to use PIPELINING (RFC 2920) where it is offered.
+    pub pipelining: bool,
+    pub messages_per_connection_max: u32,
+    pub timeouts: Timeouts,
+    /// Whether the certificate is checked. Only a relay on loopback may go unchecked.
+    pub verify_certificate: bool,
+    /// Certificates trusted beside the system's.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+}
+
+impl RelayConfig {
+    /// Reads `smtp://[user:password@]host[:port]?tls=none|starttls|implicit&connections=N&rate=N`
+    /// (`smtps://` is `tls=implicit`). More options: `pipelining=on|off`, `helo=NAME`, `name=NAME`,
+    /// `verify=no` (loopback only). Without `tls=` a relay on loopback is spoken to in clear and any
+    /// other with STARTTLS. The port's default follows: 25 in clear, 587 STARTTLS, 465 implicit.
+    ///
+    /// # Errors
+    /// A sentence that names the part and the fix. It never holds the password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text.trim())
+            .map_err(|why| format!("the relay URL is not a URL ({why}); write it as smtp://host:port"))?;
+        let host = host(&url)?;
+        let is_loopback = is_loopback(&host);
+        let mut relay = Self::clear(host, 0);
+        relay.tls = match (url.scheme(), is_loopback) {
+            ("smtps", _) => TlsMode::Implicit,
+            ("smtp", true) => TlsMode::None,
+            ("smtp", false) => TlsMode::StartTls,
+            (other, _) => return Err(format!("the relay URL starts with {other}://; use smtp:// or smtps://")),
+        };
+        relay.credentials = credentials(&url)?;
+        let mut name = None;
+        for (key, value) in url.query_pairs() {
+            match &*key {
+                "name" => name = Some(value.into_owned()),
+                _ => relay.set_option(&key, &value)?,
+            }
+        }
+        relay.port = url.port().unwrap_or(match relay.tls {
+            TlsMode::None => 25,
+            TlsMode::StartTls => 587,
+            TlsMode::Implicit => 465,
+        });
+        relay.name = name.unwrap_or_else(|| format!("{}:{}", relay.host, relay.port));
+        relay.check()?;
+        Ok(relay)
+    }
+
+    /// A relay spoken to in clear with every other setting at its default.
+    #[must_use]
+    pub fn clear(host: impl Into<String>, port: u16) -> Self {
+        let host = host.into();
+        Self {
+            name: format!("{host}:{port}"),
+            host,
+            port,
+            tls: TlsMode::None,
+            credentials: None,
+            connections: CONNECTIONS_DEFAULT,
+            rate_per_sec: None,
+            helo_name: None,
+            pipelining: true,
+            messages_per_connection_max: MESSAGES_PER_CONNECTION_DEFAULT,
+            timeouts: Timeouts::default(),
+            verify_certificate: true,
+            extra_roots: Vec::new(),
+        }
+    }
+
+    /// Whether the relay is on this machine, where nobody listens in between.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
+    fn set_option(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "tls" => self.tls = tls_mode(value)?,
+            "connections" => self.connections = whole_number(key, value, u32::from(CONNECTIONS_MAX))? as u16,
+            "rate" => self.rate_per_sec = Some(whole_number(key, value, u32::MAX)?),
+            "messages" => self.messages_per_connection_max = whole_number(key, value, u32::MAX)?,
+            "helo" => self.helo_name = Some(helo_name(value)?),
+            "pipelining" => self.pipelining = switch(key, value)?,
+            "verify" => self.verify_certificate = switch(key, value)?,
+            _ => {
+                return Err(format!(
+                    "the relay URL has an unknown option '{}'; known are tls, connections, rate, messages, helo, \
+                     name, pipelining, verify",
+                    key.escape_debug()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.is_loopback() {
+            return Ok(());
+        }
+        if self.credentials.is_some() && self.tls == TlsMode::None {
+            return Err(format!(
+                "the relay URL would send a password in clear to {}; use tls=starttls or tls=implicit",
+                self.host
+            ));
+        }
+        if !self.verify_certificate {
+            return Err(format!(
+                "the relay URL says verify=no for {}, which is allowed for loopback only; remove it",
+                self.host
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn host(url: &Url) -> Result<String, String> {
+    let host = url.host_str().filter(|h| !h.is_empty());
+    let host = host.ok_or("the relay URL names no host; write it as smtp://host:port")?;
+    if !matches!(url.path(), "" | "/") {
+        return Err(format!("the relay URL has a path '{}'; remove it", url.path()));
+    }
+    // An IPv6 address stands in brackets in a URL and without them everywhere else.
+    Ok(host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase())
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+fn credentials(url: &Url) -> Result<Option<Credentials>, String> {
+    let (user, password) = (url.username(), url.password());
+    if user.is_empty() && password.is_none() {
+        return Ok(None);
+    }
+    let plain = |part: &str, what| match percent_decode_str(part).decode_utf8() {
+        Ok(text) if !text.is_empty() && !text.contains(['\0', '\r', '\n']) => Ok(text.into_owned()),
+        _ => Err(format!("the relay URL's {what} is empty or not text; write special characters as %XX")),
+    };
+    let password = plain(password.unwrap_or(""), "password")?;
+    Ok(Some(Credentials {
+        user: plain(user, "user name")?,
+        password,
+    }))
+}
+
+fn tls_mode(value: &str) -> Result<TlsMode, String> {
+    match value {
+        "none" => Ok(TlsMode::None),
+        "starttls" => Ok(TlsMode::StartTls),
+        "implicit" => Ok(TlsMode::Implicit),
+        _ => Err(format!("the relay URL's tls is '{}'; use none, starttls or implicit", value.escape_debug())),
+    }
+}
+
+fn whole_number(key: &str, value: &str, most: u32) -> Result<u32, String> {
+    match value.parse() {
+        Ok(n) if (1..=most).contains(&n) => Ok(n),
+        _ => Err(format!("the relay URL's {key} is '{}'; use a whole number from 1 to {most}", value.escape_debug())),
+    }
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" | "yes" | "true" => Ok(true),
+        "off" | "no" | "false" => Ok(false),
+        _ => Err(format!("the relay URL's {key} is '{}'; use on or off", value.escape_debug())),
+    }
+}
+
+/// A name that goes into a command line: letters, digits, and what names and literals are made of.
+fn helo_name(value: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b);
+    if value.is_empty() || value.len() > 255 || !value.bytes().all(allowed) {
+        return Err(format!("the relay URL's helo is '{}'; use this machine's host name", value.escape_debug()));
+    }
+    Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_all_about_a_relay() {
+        let url = "smtp://anna%40x:p%3Ass@mail.example.org:2525?tls=implicit&connections=4&rate=50&helo=a.example";
+        let relay = RelayConfig::parse(url).unwrap();
+        assert_eq!((relay.host.as_str(), relay.port, relay.tls), ("mail.example.org", 2525, TlsMode::Implicit));
+        assert_eq!((relay.connections, relay.rate_per_sec), (4, Some(50)));
+        assert_eq!(relay.helo_name.as_deref(), Some("a.example"));
+        assert_eq!(relay.name, "mail.example.org:2525");
+        let credentials = relay.credentials.clone().unwrap();
+        assert_eq!((credentials.user.as_str(), credentials.password.as_str()), ("anna@x", "p:ss"));
+        assert!(!format!("{relay:?}").contains("p:ss"), "the password shows in debug output");
+    }
+
+    #[test]
+    fn defaults_follow_from_where_the_relay_is() {
+        for (url, tls, port) in [
+            ("smtp://127.0.0.1:1025", TlsMode::None, 1025),
+            ("smtp://localhost", TlsMode::None, 25),
+            ("smtp://[::1]:26", TlsMode::None, 26),
+            ("smtp://mail.example.org", TlsMode::StartTls, 587),
+            ("smtps://mail.example.org", TlsMode::Implicit, 465),
+            ("smtp://mail.example.org?tls=none", TlsMode::None, 25),
+            ("smtp://127.0.0.1?tls=starttls&verify=no", TlsMode::StartTls, 587),
+        ] {
+            let relay = RelayConfig::parse(url).unwrap();
+            assert_eq!((relay.tls, relay.port), (tls, port), "{url}");
+        }
+        assert_eq!(RelayConfig::parse("smtp://[::1]:26").unwrap().host, "::1");
+    }
+
+    #[test]
+    fn a_bad_url_names_the_part_and_the_fix() {
+        for (url, part) in [
+            ("", "smtp://host:port"),
+            ("mail.example.org:25", "smtp://"),
+            ("http://mail.example.org", "smtp://"),
+            ("smtp://", "host"),
+            ("smtp://h.example/inbox", "path"),
+            ("smtp://h.example?tls=maybe", "starttls"),
+            ("smtp://h.example?connections=0", "connections"),
+            ("smtp://h.example?connections=5000", "1000"),
+            ("smtp://h.example?rate=fast", "rate"),
+            ("smtp://h.example?helo=a%0d%0aMAIL", "helo"),
+            ("smtp://h.example?speed=9", "unknown option 'speed'"),
+            ("smtp://h.example?pipelining=perhaps", "on or off"),
+            ("smtp://h.example?verify=no", "loopback"),
+            ("smtp://u:secret@h.example?tls=none", "clear"),
+            ("smtp://u@h.example", "password"),
+            ("smtp://u:a%00b@h.example", "password"),
+        ] {
+            let error = RelayConfig::parse(url).expect_err(url);
+            assert!(error.contains(part), "{url}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! One connection to a relay, and messages handed over on it.
+//!
+//! With PIPELINING (RFC 2920) a message costs one round trip: its content, the end of data, and the
+//! next message's MAIL, RCPT and DATA go out in one write, and four replies come back.
+//!
+//! Never recycles itself: the future that sends owns the connection, and dropping it closes it.
+//! Never believes a reply that does not fit: a connection that is out of step is dead, and nothing
+//! on it counts as sent from then on.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::config::{RelayConfig, Timeouts};
+use super::failure::{Cause, Failure, Stage};
+use super::open::{self, Capabilities};
+use super::reply::Reply;
+use super::tls::TlsContext;
+use super::wire::Wire;
+use crate::domain::address::EmailAddress;
+
+mod steps;
+
+/// MAIL FROM and RCPT TO: who gets the bounces and who gets the message. One recipient per
+/// transaction, because every message is its recipient's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    from: String,
+    to: EmailAddress,
+}
+
+impl Envelope {
+    /// `from` may be empty, the null sender.
+    ///
+    /// # Errors
+    /// When an address holds what would end it or the command line on the wire.
+    pub fn new(from: impl Into<String>, to: EmailAddress) -> Result<Self, String> {
+        let from = from.into();
+        for (what, address) in [("sender", from.as_str()), ("recipient", to.as_str())] {
+            if let Some(c) = address.chars().find(|c| c.is_control() || matches!(c, ' ' | '<' | '>')) {
+                return Err(format!("the envelope's {what} holds {}, which no address may", c.escape_unicode()));
+            }
+        }
+        Ok(Self { from, to })
+    }
+
+    #[must_use]
+    pub fn to(&self) -> &EmailAddress {
+        &self.to
+    }
+
+    #[must_use]
+    pub fn from(&self) -> &str {
+        &self.from
+    }
+
+    fn needs_smtputf8(&self) -> bool {
+        !self.from.is_ascii() || self.to.needs_smtputf8()
+    }
+}
+
+/// What [`Connection::finish`] came to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The message whose content was written. `Ok` is a 2yz to its end of data, and nothing else is.
+    pub this: Result<Reply, Failure>,
+    /// The next message, as [`Connection::begin`] would have answered; there when one was given.
+    pub next: Option<Result<(), Failure>>,
+}
+
+/// An open connection, past EHLO, TLS and AUTH.
+pub struct Connection<S = TcpStream> {
+    wire: Wire<S>,
+    offers: Capabilities,
+    /// Offered and wanted.
+    pipelining: bool,
+    timeouts: Timeouts,
+    /// A transaction failed half-way and must be forgotten before the next MAIL.
+    needs_rset: bool,
+    /// DATA was answered 354: the relay waits for content.
+    awaits_content: bool,
+    is_dead: bool,
+    n_begun: u32,
+    n_begun_max: u32,
+    n_sent: u32,
+    /// The write buffer, kept from message to message.
+    out: Vec<u8>,
+}
+
+impl Connection<TcpStream> {
+    /// Connects and introduces us, up to and including AUTH.
+    ///
+    /// # Errors
+    /// A failure of the relay at one of the stages `Connect` to `Auth`; no message is concerned.
+    pub async fn open(relay: &RelayConfig, tls: &TlsContext) -> Result<Self, Failure> {
+        let stream = open::tcp(relay).await?;
+        let helo = open::helo_name(relay, &stream);
+        Self::establish(stream, relay, tls, &helo).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    /// As [`Connection::open`], over a stream that is connected already.
+    ///
+    /// # Errors
+    /// A failure of the relay at one of the stages `Banner` to `Auth`.
+    pub async fn establish(stream: S, relay: &RelayConfig, tls: &TlsContext, helo: &str) -> Result<Self, Failure> {
+        let (wire, offers) = open::greet(stream, relay, tls, helo).await?;
+        // Up to a tenth less, so that connections opened together are not replaced together.
+        let n_begun_max = relay.messages_per_connection_max.max(1);
+        let n_begun_max = n_begun_max - fastrand::u32(0..=n_begun_max / 10);
+        Ok(Self {
+            wire,
+            pipelining: offers.pipelining && relay.pipelining,
+            offers,
+            timeouts: relay.timeouts.clone(),
+            needs_rset: false,
+            awaits_content: false,
+            is_dead: false,
+            n_begun: 0,
+            n_begun_max,
+            n_sent: 0,
+            out: Vec::new(),
+        })
+    }
+
+    /// MAIL, RCPT and DATA for one message of `size` bytes: in one write with PIPELINING, one by one
+    /// without. `Ok` means that the relay waits for the content; whoever has none then must drop
+    /// the connection.
+    ///
+    /// # Errors
+    /// A failure at `Mail`, `Rcpt` or `Data` (or `Reset`, before them). After a plain refusal the
+    /// connection [is usable](Self::is_usable).
+    ///
+    /// # Panics
+    /// When a message was begun and not finished.
+    pub async fn begin(&mut self, envelope: &Envelope, size: usize) -> Result<(), Failure> {
+        assert!(!self.awaits_content, "a message was begun and not finished");
+        self.check_usable()?;
+        self.check_offers(envelope, size)?;
+        self.n_begun += 1;
+        if self.pipelining {
+            self.out.clear();
+            if self.needs_rset {
+                self.out.extend_from_slice(b"RSET\r\n");
+            }
+            self.push_envelope(envelope, size);
+            self.flush(Stage::Mail).await?;
+            if self.needs_rset {
+                self.read_reset().await?;
+            }
+            self.read_group().await
+        } else {
+            self.begin_one_by_one(envelope, size).await
+        }
+    }
+
+    /// Writes the content of the message that was begun and waits for the relay's verdict. `next` is
+    /// begun on the way: in the same write with PIPELINING, right after without.
+    ///
+    /// `body` is the whole message, headers and all, in any line ends. Dropping this future closes
+    /// nothing by itself, but the connection is of no use afterwards and must be dropped too; whether
+    /// the message was taken is then unknown.
+    ///
+    /// # Panics
+    /// When no message was begun.
+    pub async fn finish(&mut self, body: &[u8], next: Option<(&Envelope, usize)>) -> Finished {
+        assert!(self.awaits_content, "no message was begun");
+        self.awaits_content = false;
+        let next = next.map(|(envelope, size)| self.check_offers(envelope, size).map(|()| (envelope, size)));
+        let with_next = match &next {
+            Some(Ok(next)) if self.pipelining => Some(*next),
+            _ => None,
+        };
+        let mut this = self.end_data(body, with_next).await;
+        let next = match next {
+            None => None,
+            Some(Err(not_offered)) => Some(Err(not_offered)),
+            Some(Ok(_)) if self.is_dead => Some(Err(Failure::new(Stage::Mail, Cause::Closed))),
+            Some(Ok(_)) if with_next.is_some() => {
+                self.n_begun += 1;
+                Some(self.read_group().await)
+            }
+            Some(Ok((envelope, size))) => Some(self.begin(envelope, size).await),
+        };
+        // Replies that do not fit the next message cast doubt on the one before: with one reply too
+        // many in the line, what was read as the verdict may have been something else.
+        if let Some(Err(Failure {
+            cause: Cause::Desync(what),
+            ..
+        })) = &next
+        {
+            this = Err(steps::after_end_of_data(Cause::Desync(what.clone())));
+        }
+        Finished { this, next }
+    }
+
+    /// Whether another message may be begun: the connection is in step and not at its end.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.is_dead && !self.awaits_content && self.has_room()
+    }
+
+    /// Whether one message more may follow those begun, before the relay should get a fresh
+    /// connection. Asked before `next` is given to [`Connection::finish`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.n_begun < self.n_begun_max
+    }
+
+    /// How many messages the relay took on this connection.
+    #[must_use]
+    pub fn messages_sent(&self) -> u32 {
+        self.n_sent
+    }
+
+    /// Looks, without waiting, whether the relay left or said goodbye while nobody was looking.
+    ///
+    /// # Errors
+    /// At `Mail`, since that is what would have come next: a 421, the end of the stream, or being out
+    /// of step. The connection is dead then.
+    pub async fn check_idle(&mut self) -> Result<(), Failure> {
+        let silence = self.wire.expect_silence().await;
+        silence.map_err(|cause| self.fail(Stage::Mail, cause))
+    }
+
+    /// Forgets a transaction that failed half-way. [`Connection::begin`] does it when needed.
+    ///
+    /// # Errors
+    /// At `Reset`; the connection is dead then.
+    pub async fn reset(&mut self) -> Result<(), Failure> {
+        self.out.clear();
+        self.out.extend_from_slice(b"RSET\r\n");
+        self.flush(Stage::Reset).await?;
+        self.read_reset().await
+    }
+
+    /// Says goodbye and closes. What the relay answers does not matter any more.
+    pub async fn quit(mut self) {
+        let limit = self.timeouts.quit;
+        if !self.is_dead && !self.awaits_content && self.wire.write(b"QUIT\r\n", limit).await.is_ok() {
+            // Waiting for the 221 lets the relay close first, so that it does not log a lost connection.
+            let _ = self.wire.reply(limit).await;
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), Failure> {
+        match self.is_dead {
+            true => Err(Failure::new(Stage::Mail, Cause::Closed)),
+            false => Ok(()),
+        }
+    }
+
+    /// What the relay cannot take is known before anything is sent.
+    fn check_offers(&self, envelope: &Envelope, size: usize) -> Result<(), Failure> {
+        match self.offers.size {
+            Some(limit) if size > limit => Err(Failure::new(Stage::Mail, Cause::TooLarge { size, limit })),
+            _ if envelope.needs_smtputf8() && !self.offers.smtputf8 => {
+                Err(Failure::new(Stage::Mail, Cause::NoSmtpUtf8))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn push_mail(&mut self, envelope: &Envelope, size: usize) {
+        self.out.extend_from_slice(b"MAIL FROM:<");
+        self.out.extend_from_slice(envelope.from.as_bytes());
+        self.out.push(b'>');
+        if self.offers.size.is_some() {
+            self.out.extend_from_slice(format!(" SIZE={size}").as_bytes());
+        }
+        if envelope.needs_smtputf8() {
+            self.out.extend_from_slice(b" SMTPUTF8");
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn push_rcpt(&mut self, envelope: &Envelope) {
+        self.out.extend_from_slice(b"RCPT TO:<");
+        self.out.extend_from_slice(envelope.to.as_str().as_bytes());
+        self.out.extend_from_slice(b">\r\n");
+    }
+
+    fn push_envelope(&mut self, envelope: &Envelope, size: usize) {
+        self.push_mail(envelope, size);
+        self.push_rcpt(envelope);
+        self.out.extend_from_slice(b"DATA\r\n");
+    }
+}

@@ -1,0 +1,223 @@
+//! The steps of a transaction: what is written, which replies are due, and which of them fit.
+//! Never decides whether another message follows.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::body::append_data;
+use super::super::failure::{Cause, Failure, Stage};
+use super::super::open::accepted;
+use super::super::reply::Reply;
+use super::{Connection, Envelope};
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    /// Writes the commands that were put together. A reply that lies here already would be taken for
+    /// the answer to them, so there must be none.
+    pub(super) async fn flush(&mut self, stage: Stage) -> Result<(), Failure> {
+        let silence = self.wire.expect_silence().await;
+        silence.map_err(|cause| self.fail(stage, cause))?;
+        let written = self.wire.write(&self.out, self.timeouts.block).await;
+        match written {
+            Ok(()) => Ok(()),
+            Err(not) => {
+                // A relay that closes says why in its last reply, if at all.
+                let cause = self.wire.last_words().await.map_or(not.cause, Cause::Reply);
+                self.is_dead = true;
+                Err(Failure::new(stage, cause))
+            }
+        }
+    }
+
+    pub(super) async fn read_reset(&mut self) -> Result<(), Failure> {
+        self.needs_rset = false;
+        let reply = self.wire.reply(self.timeouts.rset).await;
+        reply.and_then(accepted).map(drop).map_err(|cause| {
+            // A relay that refuses RSET cannot be put in order again.
+            self.is_dead = true;
+            Failure::new(Stage::Reset, cause)
+        })
+    }
+
+    pub(super) async fn begin_one_by_one(&mut self, envelope: &Envelope, size: usize) -> Result<(), Failure> {
+        if self.needs_rset {
+            self.reset().await?;
+        }
+        self.out.clear();
+        self.push_mail(envelope, size);
+        self.flush(Stage::Mail).await?;
+        let mail = self.read(Stage::Mail).await?;
+        self.positive(Stage::Mail, mail)?;
+
+        self.out.clear();
+        self.push_rcpt(envelope);
+        self.flush(Stage::Rcpt).await?;
+        // From here on the relay holds half a transaction.
+        self.needs_rset = true;
+        let rcpt = self.read(Stage::Rcpt).await?;
+        self.positive(Stage::Rcpt, rcpt)?;
+
+        self.out.clear();
+        self.out.extend_from_slice(b"DATA\r\n");
+        self.flush(Stage::Data).await?;
+        let data = self.read(Stage::Data).await?;
+        self.go_ahead(data)
+    }
+
+    /// Reads the replies to a pipelined MAIL, RCPT, DATA.
+    pub(super) async fn read_group(&mut self) -> Result<(), Failure> {
+        self.needs_rset = false;
+        let mail = self.read(Stage::Mail).await?;
+        if let Err(refused) = self.positive(Stage::Mail, mail) {
+            return Err(self.read_rest_after(refused).await);
+        }
+        let rcpt = self.read(Stage::Rcpt).await?;
+        self.needs_rset = true;
+        if let Err(refused) = self.positive(Stage::Rcpt, rcpt) {
+            return Err(self.read_rest_after(refused).await);
+        }
+        let data = self.read(Stage::Data).await?;
+        self.go_ahead(data)
+    }
+
+    /// The rest of a group in which MAIL or RCPT was refused. What comes must be refusals too, except
+    /// that some relays answer DATA with 354 even so: a lone dot ends the empty content and its
+    /// reply means nothing (RFC 2920 3.1). Returns what is to be told of the message.
+    async fn read_rest_after(&mut self, refused: Failure) -> Failure {
+        if self.is_dead {
+            return refused;
+        }
+        if refused.stage == Stage::Mail {
+            match self.read(Stage::Rcpt).await {
+                Ok(reply) if reply.is_refusal() => {}
+                Ok(reply) => return self.out_of_step(Stage::Rcpt, reply.code),
+                Err(failure) => return worst(refused, failure),
+            }
+        }
+        match self.read(Stage::Data).await {
+            Ok(reply) if reply.is_refusal() => return refused,
+            Ok(reply) if reply.is_positive() => return self.out_of_step(Stage::Data, reply.code),
+            Ok(_go_ahead) => {}
+            Err(failure) => return worst(refused, failure),
+        }
+        self.out.clear();
+        self.out.extend_from_slice(b".\r\n");
+        let ended = match self.flush(Stage::FinalDot).await {
+            Ok(()) => self.read(Stage::FinalDot).await,
+            Err(failure) => Err(failure),
+        };
+        self.needs_rset = false;
+        match ended {
+            Ok(reply) if reply.digit() != 3 => refused,
+            Ok(reply) => self.out_of_step(Stage::FinalDot, reply.code),
+            Err(failure) => worst(refused, failure),
+        }
+    }
+
+    /// Writes content, end of data and perhaps the next envelope; reads the verdict.
+    pub(super) async fn end_data(&mut self, body: &[u8], next: Option<(&Envelope, usize)>) -> Result<Reply, Failure> {
+        // A reply that lies here already would be taken for the verdict.
+        if let Err(cause) = self.wire.expect_silence().await {
+            return Err(self.fail(Stage::Body, cause));
+        }
+        self.out.clear();
+        append_data(&mut self.out, body);
+        let end_of_data = self.out.len();
+        if let Some((envelope, size)) = next {
+            self.push_envelope(envelope, size);
+        }
+        if let Err(not) = self.wire.write(&self.out, self.timeouts.block).await {
+            self.is_dead = true;
+            if not.out_at_most < end_of_data {
+                let cause = self.wire.last_words().await.map_or(not.cause, Cause::Reply);
+                return Err(Failure::new(Stage::Body, cause));
+            }
+            // The end of data is out and only something behind it is not: the verdict may still come.
+        }
+        let reply = self.wire.reply(self.timeouts.final_dot).await;
+        self.judge_final(reply, next.is_some()).map_err(|cause| {
+            self.is_dead |= !matches!(&cause, Cause::Reply(reply) if !reply.is_closing());
+            after_end_of_data(cause)
+        })
+    }
+
+    fn judge_final(&mut self, reply: Result<Reply, Cause>, more_to_come: bool) -> Result<Reply, Cause> {
+        let reply = reply?;
+        if reply.code == 503 {
+            return Err(Cause::Desync("503 to the end of data".into()));
+        }
+        let reply = accepted(reply)?;
+        self.n_sent += 1;
+        if !more_to_come && !self.wire.is_quiet() {
+            self.is_dead = true;
+            // "250 taken, 421 and goodbye" is in step. Everything else is a reply too many.
+            return match self.wire.take_reply()? {
+                Some(goodbye) if goodbye.is_closing() && self.wire.is_quiet() => Ok(reply),
+                _ => Err(Cause::Desync("more than one reply to the end of data".into())),
+            };
+        }
+        Ok(reply)
+    }
+
+    /// Reads one reply. A 421 or no reply at all is the end of the connection.
+    async fn read(&mut self, stage: Stage) -> Result<Reply, Failure> {
+        let limit = match stage {
+            Stage::Mail => self.timeouts.mail,
+            Stage::Rcpt => self.timeouts.rcpt,
+            Stage::Data => self.timeouts.data,
+            _ => self.timeouts.final_dot,
+        };
+        match self.wire.reply(limit).await {
+            Ok(reply) if reply.is_closing() => Err(self.fail(stage, Cause::Reply(reply))),
+            Ok(reply) => Ok(reply),
+            Err(cause) => Err(self.fail(stage, cause)),
+        }
+    }
+
+    /// A reply to MAIL or RCPT that lets us go on.
+    fn positive(&mut self, stage: Stage, reply: Reply) -> Result<(), Failure> {
+        match reply.digit() {
+            2 => Ok(()),
+            _ if reply.digit() == 3 || reply.code == 503 => Err(self.out_of_step(stage, reply.code)),
+            _ => Err(Failure::new(stage, Cause::Reply(reply))),
+        }
+    }
+
+    /// A reply to DATA that lets us go on.
+    fn go_ahead(&mut self, reply: Reply) -> Result<(), Failure> {
+        match reply.digit() {
+            3 => {
+                self.needs_rset = false;
+                self.awaits_content = true;
+                Ok(())
+            }
+            _ if reply.digit() == 2 || reply.code == 503 => Err(self.out_of_step(Stage::Data, reply.code)),
+            _ => Err(Failure::new(Stage::Data, Cause::Reply(reply))),
+        }
+    }
+
+    fn out_of_step(&mut self, stage: Stage, code: u16) -> Failure {
+        self.fail(stage, Cause::Desync(format!("{code} to {stage}")))
+    }
+
+    /// A failure after which nothing more can be done on the connection.
+    pub(super) fn fail(&mut self, stage: Stage, cause: Cause) -> Failure {
+        self.is_dead = true;
+        Failure::new(stage, cause)
+    }
+}
+
+pub(super) fn after_end_of_data(cause: Cause) -> Failure {
+    Failure {
+        stage: Stage::FinalDot,
+        cause,
+        end_of_data_written: true,
+    }
+}
+
+/// A refusal stays what it is when the connection ends after it, but not when its replies turn out
+/// not to fit: then it may have been meant for something else.
+fn worst(refused: Failure, then: Failure) -> Failure {
+    match then.cause {
+        Cause::Desync(_) => then,
+        _ => refused,
+    }
+}

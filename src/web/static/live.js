@@ -1,0 +1,52 @@
+// Keeps the parts of a page that say data-live="/address" up to date while something moves. Without this
+// file every page works; it only has to be reloaded by hand or by its <noscript> refresh.
+const EVERY_MS = 1000;
+const AFTER_ERROR_MS = 5000;
+
+for (const part of document.querySelectorAll("[data-live]")) follow(part);
+for (const picker of document.querySelectorAll("input[data-into]")) fill(picker);
+
+function follow(part) {
+  let held = false; // while a button inside is pressed, it must not be exchanged under the finger
+  part.addEventListener("pointerdown", () => { held = true; });
+  addEventListener("pointerup", () => setTimeout(() => { held = false; }));
+  addEventListener("pointercancel", () => { held = false; });
+  const tick = async () => {
+    let wait = EVERY_MS;
+    if (!document.hidden && !held) {
+      try {
+        const answer = await fetch(part.dataset.live);
+        // Signed out, or what the page is about has come to its end: the whole page is due.
+        if (answer.redirected) return location.reload();
+        if (!answer.ok) throw new Error(answer.statusText);
+        if (!held && swap(part, await answer.text())) return location.reload();
+        part.classList.remove("is-stale");
+      } catch {
+        part.classList.add("is-stale");
+        wait = AFTER_ERROR_MS;
+      }
+    }
+    setTimeout(tick, wait);
+  };
+  setTimeout(tick, EVERY_MS);
+}
+
+// Exchanges the content and says whether the server called it done. The focus stays where it was.
+function swap(part, html) {
+  const focus = part.contains(document.activeElement) ? document.activeElement.id : "";
+  part.innerHTML = html;
+  if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
+  const news = part.querySelector("[data-announce]")?.dataset.announce;
+  const voice = document.getElementById("voice");
+  if (news && voice && voice.textContent !== news) voice.textContent = news;
+  const state = part.querySelector("[data-state]")?.dataset.state;
+  return part.querySelector("[data-done]") !== null || state !== part.dataset.state;
+}
+
+// A chosen file is read into the text field that the form sends.
+function fill(picker) {
+  picker.closest("[hidden]")?.removeAttribute("hidden");
+  picker.addEventListener("change", async () => {
+    if (picker.files[0]) document.getElementById(picker.dataset.into).value = await picker.files[0].text();
+  });
+}

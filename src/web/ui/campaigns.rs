@@ -1,0 +1,249 @@
+//! Campaigns: saved newsletters with a schedule. What each run sends is a broadcast of its own.
+
+use askama::Template;
+use askama_web::WebTemplate;
+use axum::Form;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::chrome::{Chrome, Section};
+use super::draft::{self, DraftForm};
+use super::error::UiError;
+use super::form::{Fields, Problems, parse_time};
+use super::templates::NAME_CHARS_MAX;
+use super::{format, progress, send};
+use crate::domain::campaign::{Campaign, CampaignStatus, Draft, Schedule};
+use crate::domain::id::CampaignId;
+use crate::domain::time::Timestamp;
+use crate::pipeline::accept::start_run_now;
+use crate::store::library::NewCampaign;
+use crate::web::WebState;
+use crate::web::session::{self, SignedIn};
+
+/// Planned runs shown: enough to see that the expression means what was meant.
+const RUNS_SHOWN: usize = 3;
+
+#[derive(Template, WebTemplate)]
+#[template(path = "campaigns.html")]
+pub(super) struct CampaignsPage {
+    chrome: Chrome,
+    campaigns: Vec<Campaign>,
+}
+
+#[derive(Template, WebTemplate)]
+#[template(path = "campaign_new.html")]
+pub(super) struct NewPage {
+    chrome: Chrome,
+    f: DraftForm,
+    name: String,
+    is_once: bool,
+    at: String,
+    cron: String,
+    time_zone: String,
+    /// The schedule in words and its next runs, once it can be read.
+    plan: Option<Plan>,
+}
+
+/// A schedule as people check it.
+struct Plan {
+    described: String,
+    runs: Vec<Timestamp>,
+}
+
+#[derive(Template, WebTemplate)]
+#[template(path = "campaign.html")]
+pub(super) struct CampaignPage {
+    chrome: Chrome,
+    c: Campaign,
+    template_name: Option<String>,
+    audience: String,
+    recipients: i64,
+    plan: Plan,
+    is_active: bool,
+    is_finished: bool,
+    /// Of the "run now" button: one press, one broadcast.
+    key: String,
+}
+
+pub async fn list(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Query(query): Query<Fields>,
+) -> Result<CampaignsPage, UiError> {
+    Ok(CampaignsPage {
+        chrome: Chrome::new(&signed, Section::Campaigns).noting(query.text("note")),
+        campaigns: state.store.campaigns().await?,
+    })
+}
+
+/// The form; with a schedule in the address it also says when the next runs would be.
+pub async fn new(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Query(typed): Query<Fields>,
+) -> Result<NewPage, UiError> {
+    let mut problems = Problems::default();
+    if !typed.is_empty() {
+        parse_schedule(&typed, state.clock.now(), &mut problems);
+    }
+    form_page(&signed, &state, &typed, problems).await
+}
+
+pub async fn create(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Form(typed): Form<Fields>,
+) -> Result<Response, UiError> {
+    let now = state.clock.now();
+    let mut problems = Problems::default();
+    let parsed = parse(&typed, now, &mut problems);
+    let Some((name, draft, schedule)) = parsed.filter(|_| problems.is_empty()) else {
+        let page = form_page(&signed, &state, &typed, problems).await?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    };
+    draft::remember_sender(&state, &draft.from).await?;
+    let id = CampaignId::new(now, fastrand::u128(..));
+    let next_at = schedule.next_after(now);
+    let new = NewCampaign {
+        id: id.clone(),
+        name,
+        draft,
+        schedule,
+        next_at,
+    };
+    state.store.create_campaign(&new, now).await?;
+    Ok(Redirect::to(&format!("/campaigns/{id}?note=created")).into_response())
+}
+
+pub async fn show(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Path(id): Path<String>,
+    Query(query): Query<Fields>,
+) -> Result<CampaignPage, UiError> {
+    let c = read(&state, &id).await?;
+    Ok(CampaignPage {
+        chrome: Chrome::new(&signed, Section::Campaigns).noting(query.text("note")),
+        template_name: state.store.template(&c.draft.template_id).await?.map(|t| t.name),
+        audience: progress::audience(&c.draft.audience),
+        recipients: draft::count(&state, &c.draft.audience).await?,
+        plan: plan(&c.schedule, state.clock.now()),
+        is_active: c.status == CampaignStatus::Active,
+        is_finished: c.status == CampaignStatus::Finished,
+        key: session::new_token(),
+        c,
+    })
+}
+
+pub async fn pause(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
+    let c = read(&state, &id).await?;
+    state
+        .store
+        .set_campaign_status(&c.id, CampaignStatus::Paused, None, state.clock.now())
+        .await?;
+    Ok(Redirect::to(&format!("/campaigns/{}?note=paused", c.id)))
+}
+
+/// Runs that fell due while it was paused are not made up for.
+pub async fn resume(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
+    let c = read(&state, &id).await?;
+    let now = state.clock.now();
+    let Some(next_at) = c.schedule.next_after(now) else {
+        return Err(UiError::Refused("Its only run has passed. Use \"Run now\", or make a new campaign.".to_owned()));
+    };
+    state
+        .store
+        .set_campaign_status(&c.id, CampaignStatus::Active, Some(next_at), now)
+        .await?;
+    Ok(Redirect::to(&format!("/campaigns/{}?note=resumed", c.id)))
+}
+
+/// A broadcast beside the plan; the plan stays as it is.
+pub async fn run_now(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Path(id): Path<String>,
+    Form(form): Form<Fields>,
+) -> Result<Redirect, UiError> {
+    let c = read(&state, &id).await?;
+    let (key, now) = (send::key_of(&signed, form.text("key"))?, state.clock.now());
+    send::to_status_page(start_run_now(&*state.store, &c, Some(key), now, fastrand::u128(..)).await)
+}
+
+pub async fn delete(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
+    let c = read(&state, &id).await?;
+    state.store.delete_campaign(&c.id).await?;
+    Ok(Redirect::to("/campaigns?note=deleted"))
+}
+
+async fn read(state: &WebState, id: &str) -> Result<Campaign, UiError> {
+    let id: CampaignId = id.parse().map_err(|_| UiError::NotFound)?;
+    state.store.campaign(&id).await?.ok_or(UiError::NotFound)
+}
+
+async fn form_page(
+    signed: &SignedIn,
+    state: &WebState,
+    typed: &Fields,
+    problems: Problems,
+) -> Result<NewPage, UiError> {
+    let now = state.clock.now();
+    let or = |name: &str, default: &str| typed.filled(name).unwrap_or(default).to_owned();
+    let schedule = parse_schedule(typed, now, &mut Problems::default());
+    Ok(NewPage {
+        chrome: Chrome::new(signed, Section::Campaigns),
+        name: typed.text("name").to_owned(),
+        is_once: typed.text("schedule") == "once",
+        at: typed.text("at").to_owned(),
+        cron: or("cron", "0 9 * * MON"),
+        time_zone: or("time_zone", "UTC"),
+        plan: schedule.filter(|_| !typed.is_empty()).map(|s| plan(&s, now)),
+        f: DraftForm::load(state, typed, problems).await?,
+    })
+}
+
+fn plan(schedule: &Schedule, now: Timestamp) -> Plan {
+    let runs = std::iter::successors(schedule.next_after(now), |&last| schedule.next_after(last));
+    Plan {
+        described: schedule.describe(),
+        runs: runs.take(RUNS_SHOWN).collect(),
+    }
+}
+
+fn parse(typed: &Fields, now: Timestamp, problems: &mut Problems) -> Option<(String, Draft, Schedule)> {
+    let name = typed.text("name");
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
+        problems.add("name", format!("A name is needed, of {NAME_CHARS_MAX} characters at most."));
+    }
+    let draft = draft::parse(typed, problems);
+    let schedule = parse_schedule(typed, now, problems);
+    Some((name.to_owned(), draft?, schedule?))
+}
+
+fn parse_schedule(typed: &Fields, now: Timestamp, problems: &mut Problems) -> Option<Schedule> {
+    let schedule = if typed.text("schedule") == "once" {
+        Schedule::Once {
+            at: problems.take("at", parse_time(typed.text("at")))?,
+        }
+    } else {
+        Schedule::Recurring {
+            cron: typed.text("cron").to_owned(),
+            time_zone: typed.text("time_zone").to_owned(),
+        }
+    };
+    if let Err((field, why)) = schedule.check() {
+        problems.add(field, format!("{why}."));
+        return None;
+    }
+    if schedule.next_after(now).is_none() {
+        let field = if matches!(schedule, Schedule::Once { .. }) {
+            "at"
+        } else {
+            "cron"
+        };
+        problems.add(field, "This never comes. Choose a time to come.");
+        return None;
+    }
+    Some(schedule)
+}

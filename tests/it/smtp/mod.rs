@@ -1,0 +1,71 @@
+//! The SMTP client against the capture relay: real sockets, real TLS, and streams that break where a
+//! socket cannot be made to.
+
+mod auth_and_tls;
+mod cuts;
+mod out_of_step;
+mod sessions;
+mod sink;
+mod stages;
+mod timeouts;
+
+use hikyaku::domain::address::EmailAddress;
+use hikyaku::domain::message::MessageStatus;
+use hikyaku::sink::{Extensions, Script, Sink, SinkHandle, SinkOptions};
+use hikyaku::smtp::{Connection, Envelope, Failure, Finished, RelayConfig, Reply, TlsContext, verdict};
+
+const BODY: &[u8] = b"Subject: hello\r\nMessage-ID: <1@example.org>\r\n\r\nHello\r\n";
+
+fn envelope(to: &str) -> Envelope {
+    Envelope::new("news@example.org", EmailAddress::parse(to).unwrap()).unwrap()
+}
+
+async fn start(options: SinkOptions) -> SinkHandle {
+    Sink::start(options).await.unwrap()
+}
+
+fn with_script(script: Script) -> SinkOptions {
+    SinkOptions {
+        script,
+        ..SinkOptions::default()
+    }
+}
+
+fn without_pipelining() -> SinkOptions {
+    SinkOptions {
+        extensions: Extensions {
+            pipelining: false,
+            ..Extensions::default()
+        },
+        ..SinkOptions::default()
+    }
+}
+
+fn relay(sink: &SinkHandle) -> RelayConfig {
+    RelayConfig::clear("127.0.0.1", sink.addr().port())
+}
+
+async fn open(relay: &RelayConfig) -> Result<Connection, Failure> {
+    let tls = TlsContext::new(relay).unwrap();
+    Connection::open(relay, &tls).await
+}
+
+/// Hands one message over on an open connection.
+async fn hand_over(connection: &mut Connection, to: &str) -> Result<Reply, Failure> {
+    connection.begin(&envelope(to), BODY.len()).await?;
+    connection.finish(BODY, None).await.this
+}
+
+/// One message with another one begun behind it.
+async fn hand_over_with_next(connection: &mut Connection, to: &str, next: &str) -> Finished {
+    connection.begin(&envelope(to), BODY.len()).await.unwrap();
+    connection.finish(BODY, Some((&envelope(next), BODY.len()))).await
+}
+
+fn status(result: &Result<Reply, Failure>) -> MessageStatus {
+    match result {
+        Ok(reply) if reply.is_positive() => MessageStatus::Sent,
+        Ok(reply) => panic!("{reply} passed for an acceptance"),
+        Err(failure) => verdict(failure).status,
+    }
+}

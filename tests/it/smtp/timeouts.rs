@@ -1,0 +1,93 @@
+//! Relays that fall silent or speak too slowly, with time standing still until everybody waits.
+
+use std::time::Duration;
+
+use hikyaku::sink::{Act, At, Script, Sink};
+use hikyaku::smtp::{Cause, Connection, Failure, RelayConfig, Stage, TlsContext, verdict};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::{BODY, envelope, with_script};
+
+/// One message over an in-memory stream; how it failed and how long that took.
+async fn fail_against(script: Script) -> (Failure, Duration) {
+    let relay = RelayConfig::clear("127.0.0.1", 25);
+    let tls = TlsContext::new(&relay).unwrap();
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let sink = Sink::new(with_script(script)).unwrap();
+    tokio::spawn(async move { sink.serve(theirs).await });
+    let start = Instant::now();
+    let mut connection = match Connection::establish(ours, &relay, &tls, "test.example").await {
+        Ok(connection) => connection,
+        Err(failure) => return (failure, start.elapsed()),
+    };
+    let failure = match connection.begin(&envelope("anna@example.org"), BODY.len()).await {
+        Ok(()) => connection.finish(BODY, None).await.this.unwrap_err(),
+        Err(failure) => failure,
+    };
+    assert!(!connection.is_usable());
+    (failure, start.elapsed())
+}
+
+/// Stages with the least patience that RFC 5321 4.5.3.2 asks for, or our own.
+const PATIENCE: [(At, Stage, u64); 6] = [
+    (At::Banner, Stage::Banner, 60),
+    (At::Ehlo, Stage::Ehlo, 300),
+    (At::Mail, Stage::Mail, 300),
+    (At::Rcpt, Stage::Rcpt, 300),
+    (At::Data, Stage::Data, 120),
+    (At::Dot, Stage::FinalDot, 600),
+];
+
+#[tokio::test(start_paused = true)]
+async fn each_stage_has_its_own_patience() {
+    for (at, stage, secs) in PATIENCE {
+        let (failure, took) = fail_against(Script::default().always(at, Act::Silence)).await;
+        assert_eq!((failure.stage, &failure.cause), (stage, &Cause::Timeout(Duration::from_secs(secs))));
+        assert!(took.abs_diff(Duration::from_secs(secs)) < Duration::from_millis(10), "{stage} took {took:?}");
+        assert_eq!(failure.end_of_data_written, stage == Stage::FinalDot);
+        assert_eq!(verdict(&failure).counts_as_attempt, stage > Stage::Mail);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_buys_no_patience() {
+    let slowly = Act::Drip(b"250-".repeat(500), Duration::from_secs(10));
+    for (at, stage, secs) in PATIENCE {
+        let (failure, took) = fail_against(Script::default().always(at, slowly.clone())).await;
+        assert_eq!(failure.stage, stage);
+        assert!(took <= Duration::from_secs(secs + 1), "{stage} took {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_does_not_read_is_given_up_before_the_end_of_data_is_out() {
+    let relay = RelayConfig::clear("127.0.0.1", 25);
+    let tls = TlsContext::new(&relay).unwrap();
+    // The pipe holds 4 KiB, the message is larger, and nobody reads after the 354.
+    let (ours, mut theirs) = tokio::io::duplex(4 * 1024);
+    let server = tokio::spawn(async move {
+        let mut ignored = [0; 4 * 1024];
+        for reply in [
+            "220 hello\r\n",
+            "250-hello\r\n250 PIPELINING\r\n",
+            "250 ok\r\n250 ok\r\n354 go on\r\n",
+        ] {
+            theirs.write_all(reply.as_bytes()).await.unwrap();
+            if !reply.contains("354") {
+                assert_ne!(theirs.read(&mut ignored).await.unwrap(), 0);
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    let mut connection = Connection::establish(ours, &relay, &tls, "test.example").await.unwrap();
+    let body = vec![b'x'; 100_000];
+    connection
+        .begin(&envelope("anna@example.org"), body.len())
+        .await
+        .unwrap();
+    let failure = connection.finish(&body, None).await.this.unwrap_err();
+    server.abort();
+    assert_eq!(failure.cause, Cause::Timeout(Duration::from_secs(180)));
+    assert_eq!((failure.stage, failure.end_of_data_written), (Stage::Body, false), "{failure}");
+}

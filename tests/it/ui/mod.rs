@@ -1,0 +1,9 @@
+//! The pages for people, over real HTTP and in a real browser.
+
+mod app;
+mod browser;
+mod pages;
+mod send;
+mod sign_in;
+mod unsubscribe;
+mod webdriver;
