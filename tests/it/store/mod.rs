@@ -25,13 +25,13 @@ macro_rules! contract {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::$case($crate::store::world::World::sqlite().await).await;
+                $crate::store::world::World::tell_sqlite(super::$case).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::$case($crate::store::world::World::postgres().await).await;
+                $crate::store::world::World::tell_postgres(super::$case).await;
             })+
         }
     };

@@ -1,12 +1,17 @@
 //! The two schemas are one: the same tables, columns, keys and indexes, and texts that compare by bytes on both. Also how the
 //! claim finds its work among them.
 
+use hikyaku::store::schema::inspect;
+use hikyaku::store::{self, DatabaseUrl, StoreError};
+
 use super::contract;
 use super::statements;
 use super::world::{LEASE_MS, World, at};
 
 contract! {
     future_work_does_not_stand_in_the_way_of_the_claim,
+    an_inspection_names_the_migrations_that_differ,
+    a_database_of_a_newer_program_is_not_opened,
 }
 
 /// Asks both databases, sorts the lines of both, and compares them.
@@ -109,6 +114,7 @@ async fn future_work_does_not_stand_in_the_way_of_the_claim(w: World) {
             ("$2", at(LEASE_MS).0.to_string()),
             ("$3", "3".into()),
             ("$4", "'deliver'".into()),
+            ("$5", i64::MAX.to_string()),
         ];
         values
             .iter()
@@ -133,4 +139,41 @@ async fn future_work_does_not_stand_in_the_way_of_the_claim(w: World) {
             .len(),
         5
     );
+}
+
+const FROM_THE_FUTURE: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+    SELECT 9999, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
+
+async fn an_inspection_names_the_migrations_that_differ(w: World) {
+    let url = DatabaseUrl::parse(w.url()).unwrap();
+    let here = inspect(&url).await.unwrap().expect("it is there");
+    assert!(
+        here.engine
+            .starts_with(if w.is_sqlite() { "SQLite 3." } else { "PostgreSQL 1" }),
+        "{}",
+        here.engine
+    );
+    assert_eq!((here.missing, here.unknown), (vec![], vec![]));
+    assert_eq!(here.server_now.is_none(), w.is_sqlite());
+    w.sql(FROM_THE_FUTURE).await;
+    w.sql("DELETE FROM _sqlx_migrations WHERE version = 1").await;
+    let here = inspect(&url).await.unwrap().expect("it is there");
+    assert_eq!((here.missing.as_slice(), here.unknown.as_slice()), (&[1][..], &[9999][..]));
+}
+
+async fn a_database_of_a_newer_program_is_not_opened(w: World) {
+    w.sql(FROM_THE_FUTURE).await;
+    let error = store::open(&DatabaseUrl::parse(w.url()).unwrap())
+        .await
+        .err()
+        .expect("it is too new");
+    assert!(matches!(&error, StoreError::Refused(why) if why.contains("9999")), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_inspection_creates_nothing() {
+    let file = crate::support::database::fresh_sqlite();
+    let url = DatabaseUrl::parse(&file.url).unwrap();
+    assert_eq!(inspect(&url).await.unwrap(), None);
+    assert_eq!(inspect(&url).await.unwrap(), None, "nor did the first look make the file");
 }
