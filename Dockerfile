@@ -27,9 +27,9 @@ ENV HIKYAKU_DATA_DIR=/var/lib/hikyaku \
     HIKYAKU_LOG_FORMAT=json
 VOLUME /var/lib/hikyaku
 EXPOSE 8025
-# Configuration, database and relay, as the process itself sees them. It serves workers too, which listen nowhere, and needs no
-# curl in the image.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=20s CMD ["hikyaku", "doctor"]
+# Configuration and database, as the process itself sees them: what a restart may mend. It serves workers too, which listen
+# nowhere, and needs no curl in the image.
+HEALTHCHECK --interval=30s --timeout=15s --start-period=20s CMD ["hikyaku", "doctor", "--ready"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["hikyaku"]
 CMD ["serve"]

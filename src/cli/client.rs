@@ -42,8 +42,10 @@ pub struct Api {
 /// Why a request came to nothing.
 #[derive(Debug)]
 pub enum ApiError {
-    /// No answer: nobody listens, or the connection broke. The request may or may not have arrived.
+    /// No connection: the request did not leave us.
     Unreachable(String),
+    /// The connection broke before the answer: the request may or may not have arrived.
+    Broken(String),
     /// An answer of 429 or 5yz: not now.
     Unavailable(String),
     /// An answer of 4yz: not like this.
@@ -163,7 +165,10 @@ impl Api {
     /// Sends a request and sorts the answer.
     async fn ask(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), ApiError> {
         let answer = request.bearer_auth(self.key.expose()).send().await;
-        let mut answer = answer.map_err(|e| ApiError::Unreachable(in_words(&e)))?;
+        let mut answer = answer.map_err(|e| match e.is_connect() {
+            true => ApiError::Unreachable(in_words(&e)),
+            false => ApiError::Broken(in_words(&e)),
+        })?;
         let status = answer.status();
         let body = body_of(&mut answer).await?;
         if status.is_success() {
@@ -192,7 +197,7 @@ fn read<T: for<'de> Deserialize<'de>>(answer: &[u8]) -> Result<T, ApiError> {
 
 async fn body_of(answer: &mut Response) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|e| ApiError::Unreachable(in_words(&e)))? {
+    while let Some(piece) = answer.chunk().await.map_err(|e| ApiError::Broken(in_words(&e)))? {
         if body.len() + piece.len() > ANSWER_BYTES_MAX {
             return Err(ApiError::Strange(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes")));
         }
@@ -212,6 +217,9 @@ impl ApiError {
                     "{base} cannot be reached ({why}); start it with `hikyaku serve`, or name another with --server"
                 ),
             ),
+            ApiError::Broken(why) => {
+                Failed::new(Exit::Unavailable, format!("{base} broke the connection off ({why}); try again"))
+            }
             ApiError::Unavailable(why) => {
                 Failed::new(Exit::Unavailable, format!("{base} is not available now ({why}); try again later"))
             }

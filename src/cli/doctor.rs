@@ -28,17 +28,20 @@ const CLOCK_OFF_WARN_MS: i64 = 1_000;
 /// A durable write that takes longer makes the database the brake of everything.
 const SLOW_WRITE: Duration = Duration::from_millis(50);
 
-/// Checks configuration, data directory, database and relay, and says what to do.
+/// Checks configuration, database and relay, and says what to do.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   hikyaku doctor
-  hikyaku doctor --relay-url 'smtp://user:password@mail.example.org:587?tls=starttls'
+  hikyaku doctor --relay-url 'smtp://user:password@mail.example.org:587'
   hikyaku doctor --ready --health http://127.0.0.1:8025
 
-Each line is ok, warn or fail, with the fix. The relay is connected to, encrypted and logged into, and sent nothing.
+Each line is ok, warn or fail, with the fix. The relay is connected to,
+encrypted and logged into, and sent nothing.
 
-Exit codes: 0 nothing failed (warnings count as good), 1 something failed.")]
+Exit codes:
+  0    nothing failed; warnings count as good
+  1    something failed")]
 pub struct Doctor {
     /// Only what this process cannot work without: configuration and database. For health checks, which restart what fails, and a
     /// relay is not mended by a restart

@@ -30,10 +30,10 @@ impl Exit {
     pub const ALL: [(Exit, &str); 7] = [
         (Exit::Done, "done as asked"),
         (Exit::Failed, "failed here: the database, a file, a check of doctor or demo"),
-        (Exit::Usage, "the command line or the configuration is wrong; nothing was done"),
-        (Exit::Refused, "the server refused the request, or the recipients cannot be read; nothing is sent"),
+        (Exit::Usage, "command line or configuration are wrong; nothing was done"),
+        (Exit::Refused, "refused by the server, or recipients unreadable; nothing is sent"),
         (Exit::NotAllSent, "the broadcast has ended, and not every message was sent"),
-        (Exit::Unavailable, "the server cannot be reached or is not available; try again later"),
+        (Exit::Unavailable, "the server cannot be reached or is not available; try again"),
         (Exit::Interrupted, "interrupted by Ctrl-C (143 by SIGTERM)"),
     ];
 

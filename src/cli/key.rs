@@ -18,7 +18,7 @@ const NAME_CHARS_MAX: usize = 100;
 #[command(after_long_help = "\
 Examples:
   hikyaku key create --name shop --scope send --scope read
-  export HIKYAKU_API_KEY=$(hikyaku key create --name cli --scope send,read)
+  HIKYAKU_API_KEY=$(hikyaku key create --name cli --scope send,read)
   hikyaku key revoke 3f2a9c0d1e4b5a67")]
 pub struct Key {
     #[command(subcommand)]
@@ -31,7 +31,7 @@ enum Action {
     #[command(after_long_help = "\
 Examples:
   hikyaku key create --name shop --scope send --scope read
-  docker compose exec web hikyaku key create --name admin --scope send,read,manage,admin
+  docker compose exec web hikyaku key create --name admin --scope read,admin
 
 Scopes (none includes another):
   send    start, pause, resume and cancel broadcasts and campaigns
@@ -39,7 +39,7 @@ Scopes (none includes another):
   manage  change templates, lists, contacts, suppressions, campaigns, jobs
   admin   make and revoke API keys
 
-The key alone goes to standard output, so that $(hikyaku key create …) is the key.")]
+Only the key goes to standard output, so $(hikyaku key create …) is the key.")]
     Create {
         /// What it is for; shown in lists
         #[arg(long)]

@@ -14,9 +14,10 @@ use crate::store::{self, DatabaseUrl};
 #[command(after_long_help = "\
 Examples:
   hikyaku migrate
-  HIKYAKU_DATABASE_URL=postgres://hikyaku:password@db/hikyaku hikyaku migrate
+  hikyaku migrate --database-url postgres://hikyaku@db/hikyaku
 
-Running it twice does nothing the second time, and two at once wait for each other.")]
+serve, web and worker do it at their start, too. Running it twice does nothing
+the second time, and two at once wait for each other.")]
 pub struct Migrate {
     #[command(flatten)]
     database: DatabaseArgs,

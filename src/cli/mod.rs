@@ -23,11 +23,11 @@ mod view;
 mod watch;
 
 use exit::{Exit, Outcome};
-use terminal::{note, say};
+use terminal::note;
 
 /// Mail to very many people: one queue in the database, nothing lost, every message's fate visible.
 #[derive(Debug, Parser)]
-#[command(name = "hikyaku", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "hikyaku", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -85,7 +85,8 @@ pub fn run() -> ExitCode {
 async fn dispatch(command: Option<Command>) -> Outcome {
     match command {
         None => {
-            say(self::command().render_help().ansi());
+            // Who does not read it needs no complaint.
+            drop(self::command().print_help());
             Ok(Exit::Done)
         }
         Some(Command::Demo(args)) => demo::run(args).await,
@@ -107,7 +108,7 @@ fn command() -> clap::Command {
     let command = Cli::command();
     let help = help_page(&command);
     command
-        .help_template("{about}\n\n{usage-heading} hikyaku <COMMAND> [OPTIONS]\n\n{after-help}")
+        .help_template("{about}\n\n{usage-heading} hikyaku <COMMAND> [OPTIONS]{after-help}")
         .after_help(help)
 }
 
@@ -124,12 +125,14 @@ fn help_page(command: &clap::Command) -> String {
     }
     page.push_str(
         "Examples:
-  hikyaku demo                               100,000 mails to a built-in relay, watched in the browser
-  hikyaku serve                              everything in one process, with the data in one directory
-  hikyaku send --from 'News <news@example.org>' --subject Hello --html body.html --to people.csv
+  hikyaku demo
+  hikyaku serve --listen 0.0.0.0:8025
+  hikyaku send --from 'News <news@example.org>' --subject Hello \\
+      --html body.html --to people.csv
 
-Each command explains itself: hikyaku send --help. Settings are read from config.toml in the data directory,
-from HIKYAKU_… variables and from options; the later ones win.
+Each command explains itself: hikyaku send --help. Settings are read from
+config.toml in the data directory, from HIKYAKU_… variables and from options;
+the later ones win.
 
 Exit codes:\n",
     );

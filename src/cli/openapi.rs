@@ -13,7 +13,8 @@ Examples:
   hikyaku openapi > openapi.json
   hikyaku openapi | jq '.paths | keys'
 
-It is made from the code that answers the requests. A running server gives the same at /openapi.json.")]
+It is made from the code that answers the requests. A running server gives the
+same at /openapi.json.")]
 pub struct Openapi {}
 
 /// Runs the command.

@@ -11,18 +11,21 @@ use crate::app::{App, Roles};
 use crate::config::Config;
 use crate::{telemetry, web};
 
-/// Runs everything in one process: the API, the pages and a worker.
+/// Runs the API, the pages and a worker in one process.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   hikyaku serve
-  HIKYAKU_RELAY_URL='smtp://user:password@mail.example.org:587?tls=starttls&rate=50' hikyaku serve --listen 0.0.0.0:8025
+  HIKYAKU_RELAY_URL='smtp://user:password@mail.example.org:587?rate=50' \\
+      hikyaku serve --listen 0.0.0.0:8025
 
-Nothing needs to be configured: it listens on loopback, keeps its data in one directory, prints a link to make the first user,
-and sends nothing to the outside until a relay is named. The built-in capture relay keeps what would have gone out, to be looked
-at in the pages.
+Nothing needs to be configured: it listens on loopback, keeps its data in one
+directory, prints a link to make the first user, and sends nothing to the
+outside until a relay is named. Until then a built-in capture relay keeps what
+would have gone out, to be looked at in the pages.
 
-SIGTERM and Ctrl-C finish what is on the wire, record it, and exit with 0. A second signal ends the process at once.")]
+SIGTERM and Ctrl-C finish what is on the wire, record it, and exit with 0. A
+second signal ends the process at once.")]
 pub struct Serve {
     #[command(flatten)]
     listen: ListenArgs,
@@ -32,12 +35,12 @@ pub struct Serve {
     relay: RelayArgs,
 }
 
-/// Runs the API and the pages only; workers run elsewhere, on the same PostgreSQL database.
+/// Runs the API and the pages only; workers run elsewhere.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  HIKYAKU_DATABASE_URL=postgres://hikyaku:password@db/hikyaku hikyaku web --listen 0.0.0.0:8025
-  hikyaku web --public-url https://mail.example.org
+  HIKYAKU_DATABASE_URL=postgres://hikyaku:password@db/hikyaku hikyaku web
+  hikyaku web --listen 0.0.0.0:8025 --public-url https://mail.example.org
 
 Requests are made durable and wait in the database until a worker is there.")]
 pub struct Web {
@@ -53,11 +56,13 @@ pub struct Web {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  HIKYAKU_DATABASE_URL=postgres://hikyaku:password@db/hikyaku HIKYAKU_RELAY_URL=smtp://relay:25 hikyaku worker
+  HIKYAKU_DATABASE_URL=postgres://hikyaku:password@db/hikyaku \\
+      HIKYAKU_RELAY_URL=smtp://relay:25 hikyaku worker
   hikyaku worker --public-url https://mail.example.org
 
-Start as many as you like on one PostgreSQL database; they share the work and the relay's rate. Give all the same --public-url:
-the worker that sends a mail writes its unsubscribe link.")]
+Start as many as you like on one PostgreSQL database; they share the work and
+the relay's rate. Give all the same --public-url: the worker that sends a mail
+writes its unsubscribe link.")]
 pub struct Worker {
     #[command(flatten)]
     database: DatabaseArgs,
@@ -163,5 +168,6 @@ async fn tell_where(config: &Config, app: &App) -> Result<(), Failed> {
     {
         line("first user", &format!("{link} (works once)"));
     }
+    say("Ready; Ctrl-C ends it.");
     Ok(())
 }

@@ -17,16 +17,19 @@ use crate::sink::{Sink as Relay, SinkCertificate, SinkOptions, SinkStats, SinkTl
 /// Between two counts on a terminal.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs the capture relay by itself: an SMTP server that takes everything and passes nothing on.
+/// Runs the capture relay alone, with faults on request.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   hikyaku sink
-  hikyaku sink --latency 20ms --reject-rate 0.02 --defer-rate 0.01 --log truth.ndjson
+  hikyaku sink --latency 20ms --reject-rate 0.02 --log truth.ndjson
   HIKYAKU_RELAY_URL=smtp://127.0.0.1:2525 hikyaku serve
 
-Single recipients can ask for a fault by their address: reject-550-5.1.1@…, defer-451@…, defer-once@…, drop-after-dot@…,
-close-at-data@…, stall@…; a +tag may follow, as in defer-once+17@example.org.
+It is an SMTP server that takes everything and passes nothing on.
+
+A recipient can ask for a fault by its address: reject-550-5.1.1@…,
+defer-451@…, defer-once@…, drop-after-dot@…, close-at-data@…, stall@…; a +tag
+may follow, as in defer-once+17@example.org.
 
 Ctrl-C prints what was counted and exits with 0.")]
 pub struct Sink {

@@ -28,10 +28,12 @@ Examples:
   hikyaku status
   hikyaku status brd_01k6… --watch
 
-Reads the database of this machine's configuration, so it needs no key and no running server. With --server it asks that server
-instead: hikyaku status --server https://mail.example.org (and HIKYAKU_API_KEY).
+Reads the database of this machine's configuration, so it needs no key and no
+running server. With --server and HIKYAKU_API_KEY it asks that server instead.
 
-Exit codes, when a broadcast is named: 0 not ended yet or all sent, 4 ended but not all sent.")]
+Exit codes, when a broadcast is named:
+  0    all sent, or not ended yet
+  4    ended, but not everything was sent")]
 pub struct Status {
     /// The broadcast; without it the newest ones are listed
     #[arg(value_name = "brd_…")]

@@ -44,7 +44,7 @@ pub async fn watch(api: &Api, id: &str, expected: i64, stop: &CancellationToken)
                     return Ok(Watched::Ended(Box::new(view)));
                 }
             }
-            Err(e @ (ApiError::Unreachable(_) | ApiError::Unavailable(_))) => {
+            Err(e @ (ApiError::Unreachable(_) | ApiError::Broken(_) | ApiError::Unavailable(_))) => {
                 let since = *away_since.get_or_insert_with(|| {
                     note(format_args!(
                         "the server does not answer; waiting for up to {}",
@@ -67,7 +67,13 @@ pub async fn watch(api: &Api, id: &str, expected: i64, stop: &CancellationToken)
 
 fn show(progress: &mut Progress, speed: &mut Speed, view: &View, expected: i64) {
     let settled = view.counts.settled();
-    let total = expected.max(view.expected());
+    // While the fan-out runs, the server does not know how many there will be; afterwards it knows who stood there twice.
+    let is_counted = !matches!(view.status.as_str(), "scheduled" | "accepted" | "fanning_out");
+    let total = if is_counted {
+        view.expected()
+    } else {
+        expected.max(view.expected())
+    };
     let rate = speed.note(settled);
     let word = match view.status.as_str() {
         "sending" if view.counts.deferred > 0 && view.counts.queued == 0 => {

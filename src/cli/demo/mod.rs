@@ -4,7 +4,7 @@
 mod people;
 mod truth;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -22,7 +22,6 @@ use super::watch::{Watched, watch};
 use crate::app::{App, Roles};
 use crate::config::{Config, Secret};
 use crate::domain::id::{ListId, TemplateId};
-use crate::store::Store;
 use crate::template::{STARTERS, Starter};
 use crate::{telemetry, web};
 
@@ -33,18 +32,22 @@ const RECIPIENTS_MAX: u64 = 10_000_000;
 /// Where it listens, if that is free.
 const LISTEN: &str = "127.0.0.1:8025";
 
-/// Shows everything at work: 100,000 made-up contacts, one "send to all", a built-in relay.
+/// Shows everything at work: 100,000 mails to a built-in relay.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   hikyaku demo
   hikyaku demo --recipients 2000 --exit-when-done
 
-Starts the service on an embedded database in a fresh directory, makes the contacts, sends a newsletter to all of them through
-the API, and shows how it goes. Every mail travels over SMTP on loopback to the built-in capture relay; nothing leaves the
-machine. Then it stays up to be looked at until Ctrl-C, and takes its directory with it.
+Starts the service on an embedded database in a fresh directory, makes up the
+contacts, sends a newsletter to all of them through the API, and shows how it
+goes. Every mail travels over SMTP on loopback to the built-in capture relay;
+nothing leaves the machine. Then it stays up to be looked at until Ctrl-C, and
+takes its directory with it.
 
-Exit codes: 0 every count agrees: recipients, database, relay. 1 not.")]
+Exit codes:
+  0    every count agrees: recipients, database, relay
+  1    they do not")]
 pub struct Demo {
     /// How many contacts get the newsletter
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=RECIPIENTS_MAX))]
@@ -70,17 +73,10 @@ pub struct Demo {
 pub async fn run(args: Demo) -> Outcome {
     let home = Home::make(args.data_dir.as_deref())?;
     let key = new_key()?;
-    let config = config(home.path(), &listen(args.listen), &key)?;
+    let config = config(home.path(), args.listen, &key)?;
     telemetry::init(&config.log).map_err(|e| Failed::usage(e.to_string()))?;
     let stop = signals::listen(Some("Stopping. Once more to stop at once."))?;
-    let mut app = App::start(
-        &config,
-        Roles {
-            web: true,
-            worker: true,
-        },
-    )
-    .await?;
+    let mut app = start(config, args.listen.is_some()).await?;
     let shown = tokio::select! {
         shown = show(&app, &args, &home, key, &stop) => shown,
         () = stop.cancelled() => Ok(Exit::Done),
@@ -98,6 +94,22 @@ pub async fn run(args: Demo) -> Outcome {
     app.shut_down().await?;
     home.leave(matches!(exit, Ok(Exit::Done)));
     exit
+}
+
+/// Starts everything: on the usual address, else on any free port, since a demo must not fail because something is running.
+async fn start(mut config: Config, is_asked: bool) -> Result<App, Failed> {
+    let roles = Roles {
+        web: true,
+        worker: true,
+    };
+    match App::start(&config, roles).await {
+        // What else may be wrong is wrong the second time, too.
+        Err(_) if !is_asked => {
+            config.web.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            Ok(App::start(&config, roles).await?)
+        }
+        started => Ok(started?),
+    }
 }
 
 /// The story itself: contacts, template, one request, the wait, the account.
@@ -152,7 +164,7 @@ async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &Cancellat
 async fn tell_beginning(app: &App, args: &Demo, home: &Home, server: &Url) -> Result<(), Failed> {
     let line = |name: &str, value: &str| say(format_args!("  {name:<9} {value}"));
     say(format_args!(
-        "{}: {} on this machine, from the database over SMTP to a built-in relay. Nothing leaves it.\n",
+        "{}: {} from a database over SMTP to a built-in relay.\nNothing leaves this machine.\n",
         mark("Hikyaku demo", Colour::Bold),
         plural(args.recipients as i64, "mail")
     ));
@@ -228,7 +240,7 @@ fn capitalised(text: &str) -> String {
 
 /// The demo's own configuration. The environment is not asked, so that a relay or a database that is set for real work is never
 /// touched; only what is logged may be chosen.
-fn config(dir: &Path, listen: &str, key: &Secret) -> Result<Config, Failed> {
+fn config(dir: &Path, listen: Option<SocketAddr>, key: &Secret) -> Result<Config, Failed> {
     let env = |name: &str| match name {
         "HIKYAKU_LOG" => Some(std::env::var(name).unwrap_or_else(|_| "warn".to_owned())),
         "HIKYAKU_LOG_FORMAT" => std::env::var(name).ok(),
@@ -237,24 +249,16 @@ fn config(dir: &Path, listen: &str, key: &Secret) -> Result<Config, Failed> {
     let Some(dir) = dir.to_str() else {
         return Err(Failed::usage("--data-dir must be a path in UTF-8"));
     };
+    let listen = listen.map_or_else(|| LISTEN.to_owned(), |addr| addr.to_string());
     let words = [
         ("data_dir", dir),
-        ("web.listen", listen),
+        ("web.listen", &listen),
         ("web.public_url", ""),
         ("web.api_key", key.expose()),
         ("database.url", ""),
         ("relay.url", ""),
     ];
     Ok(Config::from_layers(&env, &words)?)
-}
-
-/// The address that was asked for, else the usual one, else any free port: a demo must not fail because something is running.
-fn listen(asked: Option<SocketAddr>) -> String {
-    match asked {
-        Some(addr) => addr.to_string(),
-        None if TcpListener::bind(LISTEN).is_ok() => LISTEN.to_owned(),
-        None => "127.0.0.1:0".to_owned(),
-    }
 }
 
 /// A key that only this process knows.

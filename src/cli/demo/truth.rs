@@ -8,7 +8,6 @@ use crate::cli::view::View;
 use crate::domain::counts::Counts;
 use crate::domain::id::BroadcastId;
 use crate::sink::SinkStats;
-use crate::store::Store;
 
 /// One comparison.
 pub struct Check {
@@ -33,10 +32,15 @@ pub async fn checks(app: &App, view: &View, expected: i64) -> Result<Vec<Check>,
 }
 
 fn conservation(view: &View, expected: i64) -> Check {
+    let agrees = view.counts.total() == expected && view.counts.sent == expected;
+    let text = match agrees {
+        true => view.conservation(),
+        false => format!("{}, but the newsletter was for {}", view.conservation(), number(expected)),
+    };
     Check {
-        agrees: view.counts.total() == expected && view.counts.sent == expected,
+        agrees,
         what: "conservation",
-        text: view.conservation(),
+        text,
     }
 }
 

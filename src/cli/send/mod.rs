@@ -7,6 +7,7 @@ mod source;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
+use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use super::signals;
 use super::terminal::{Progress, note, number, plural, say};
 use super::view::View;
 use super::watch::{Watched, watch};
+use crate::domain::message::MessageStatus;
 
 /// How often a request is made whose answer never came. The Idempotency-Key sees to it that it is taken once.
 const TRIES: u32 = 3;
@@ -25,28 +27,39 @@ const TRIES: u32 = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Problems of single recipients that are shown; the first ones tell the pattern.
 const REJECTIONS_SHOWN: usize = 20;
+/// Messages of a status that are shown with their reasons.
+const NOT_SENT_SHOWN: usize = 3;
 
-/// Sends a newsletter to the recipients of a file, to lists, or to everybody, through a server's API.
+/// Sends a newsletter to a file of recipients, to lists, or to all.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("audience").required(true).args(["to", "list", "all"]),
     after_long_help = "\
 Examples:
-  hikyaku send --from 'News <news@example.org>' --subject 'Hello {{ name }}' --html body.html --to recipients.csv
-  generate-recipients | hikyaku send --from news@example.org --template tpl_… --to - --send-at 2026-10-01T08:00:00Z
+  hikyaku send --from 'News <news@example.org>' --subject 'Our news' \\
+      --html body.html --to recipients.csv
+  make-recipients | hikyaku send --from news@example.org --template tpl_… \\
+      --to - --send-at 2026-10-01T08:00:00Z
 
 Recipients:
-  CSV     email,name and any other columns, which the template finds by their names
+  CSV     email,name and other columns, which the template finds by name
   NDJSON  one {\"email\": …, \"name\": …, \"data\": {…}} a line
   JSON    one array of such objects, or of plain addresses
-  The form is seen by itself, gzip too. Files of any size stream through; nobody gets a second copy for standing twice.
+  The form is seen by itself, gzip too. Files of any size stream through, and
+  nobody gets a second copy for standing there twice.
 
 Twice is once:
-  Each run has an Idempotency-Key of its own, so a request that is repeated after a broken connection starts one broadcast. To
-  be safe across runs, as in a job that may be started again, give a key that names the occasion: --idempotency-key news-2026-10.
+  Each run has an Idempotency-Key of its own, so a request that is repeated
+  after a broken connection starts one broadcast. To be safe across runs, as
+  in a job that may be started again, name the occasion:
+  --idempotency-key news-2026-10.
 
-Exit codes: 0 all sent (or accepted, with --no-wait or --send-at), 3 refused, 4 ended but not all sent, 5 server away, 130 no
-longer watched, but the server goes on."
+Exit codes:
+  0    all sent; or accepted, with --no-wait or --send-at
+  3    refused, nothing is sent
+  4    ended, but not everything was sent
+  5    the server is away
+  130  no longer watched; the server goes on"
 )]
 pub struct Send {
     #[command(flatten)]
@@ -65,19 +78,19 @@ pub struct Send {
     all: bool,
 
     /// Go on without the recipients that are wrong, instead of refusing them all
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     permissive: bool,
 
     /// Check everything, send nothing
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     dry_run: bool,
 
     /// Return when the broadcast is accepted instead of watching it to its end
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     no_wait: bool,
 
     /// Names the occasion: the same key never starts two broadcasts [default: a new one for each run]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, help_heading = "Options", value_name = "KEY")]
     idempotency_key: Option<String>,
 
     #[command(flatten)]
@@ -114,6 +127,35 @@ struct Rejection {
     detail: String,
 }
 
+/// The first messages of a status.
+#[derive(Debug, Deserialize)]
+struct Page {
+    data: Vec<Message>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Message {
+    email: String,
+    last_reply: Option<Reply>,
+}
+
+/// What the relay said, or what happened instead.
+#[derive(Debug, Deserialize)]
+struct Reply {
+    code: Option<u16>,
+    enhanced: Option<String>,
+    #[serde(default)]
+    text: String,
+}
+
+impl Reply {
+    fn in_words(self) -> String {
+        let code = self.code.map(|code| code.to_string());
+        let parts: Vec<String> = [code, self.enhanced, Some(self.text)].into_iter().flatten().collect();
+        parts.join(" ")
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -147,10 +189,14 @@ pub async fn run(args: Send) -> Outcome {
 /// Watches a broadcast to its end and tells how it ended.
 async fn follow(api: &Api, id: &str, expected: i64, stop: &CancellationToken) -> Outcome {
     match watch(api, id, expected, stop).await {
-        Ok(Watched::Ended(view)) => Ok(tell_end(api, &view)),
+        Ok(Watched::Ended(view)) => Ok(tell_end(api, &view).await),
         Ok(Watched::Stopped) => {
             note(format_args!("The server goes on without us; `hikyaku status {id} --watch` looks again."));
             Ok(Exit::Interrupted)
+        }
+        Err(ApiError::Refused(StatusCode::FORBIDDEN, _)) => {
+            note("The key may send but not read, so this is all there is to see; --scope read makes one that may.");
+            Ok(Exit::Done)
         }
         Err(e) => {
             let mut failed = e.into_failed(api.base());
@@ -162,7 +208,7 @@ async fn follow(api: &Api, id: &str, expected: i64, stop: &CancellationToken) ->
     }
 }
 
-fn tell_end(api: &Api, view: &View) -> Exit {
+async fn tell_end(api: &Api, view: &View) -> Exit {
     say(format_args!("{}: {}", view.status_in_words(), view.counts_in_words()));
     if view.duplicates > 0 {
         say(format_args!("{} stood more than once and got one mail each", plural(view.duplicates, "recipient")));
@@ -171,8 +217,27 @@ fn tell_end(api: &Api, view: &View) -> Exit {
     let exit = view.exit();
     if exit == Exit::NotAllSent {
         say(format_args!("Which and why: {}", api.link(&format!("broadcasts/{}", view.id))));
+        tell_some(api, view).await;
     }
     exit
+}
+
+/// Shows the first messages that were not sent, with the reason: one of them often explains all.
+async fn tell_some(api: &Api, view: &View) {
+    for status in [MessageStatus::Failed, MessageStatus::Uncertain, MessageStatus::Expired] {
+        if view.counts.get(status) == 0 {
+            continue;
+        }
+        let path = format!("v1/broadcasts/{}/messages?status={status}&limit={NOT_SENT_SHOWN}", view.id);
+        // The counts have been told; this is more than was asked for.
+        let Ok(page) = api.get::<Page>(&path).await else {
+            return;
+        };
+        for message in page.data {
+            let reply = message.last_reply.map(|reply| reply.in_words()).unwrap_or_default();
+            say(format_args!("  {status}  {}  {reply}", message.email));
+        }
+    }
 }
 
 /// Posts the request; again, with the same key, when it is not known whether it arrived.
@@ -207,7 +272,7 @@ async fn post(
         // A file that cannot be read explains a request that broke off; the server's words would not.
         reader.finish(answer.is_ok()).await?;
         let again = match &answer {
-            Err(ApiError::Unreachable(_) | ApiError::Unavailable(_)) => true,
+            Err(ApiError::Broken(_) | ApiError::Unavailable(_)) => true,
             Err(ApiError::Refused(_, problem)) => problem.code == "idempotency_key_in_flight",
             _ => false,
         };
@@ -218,7 +283,7 @@ async fn post(
             }
             Err(e) => {
                 let mut failed = e.into_failed(api.base());
-                if failed.exit == Exit::Unavailable {
+                if again {
                     failed.message.push_str(&format!(
                         "\nwhether the request arrived is not known; the same command with --idempotency-key {key} cannot start it twice"
                     ));
