@@ -64,7 +64,7 @@ impl Schedule {
         match self {
             Schedule::Once { at } => format!("once, at {at}"),
             Schedule::Recurring { cron, time_zone } => match parse_cron(cron) {
-                Ok(parsed) => format!("{} ({time_zone})", parsed.describe()),
+                Ok(parsed) => format!("{} ({time_zone})", parsed.describe().trim_end_matches('.')),
                 Err(_) => format!("{cron} ({time_zone})"),
             },
         }

@@ -36,11 +36,11 @@ pub const BOOTSTRAP_OWNER: &str = "bootstrap";
 /// What a key may do. None includes another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// Start, pause, resume and cancel broadcasts and campaigns.
+    /// Cause mail to be sent, or stop it: broadcasts and campaigns.
     Send,
     /// See everything except keys.
     Read,
-    /// Change templates, lists, contacts, suppressions, campaigns, jobs.
+    /// Change templates, lists, contacts, suppressions, jobs; delete campaigns.
     Manage,
     /// Make and revoke API keys.
     Admin,

@@ -282,6 +282,8 @@ pub async fn dress(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("request", id = %id, method = %request.method());
     let mut response = tracing::Instrument::instrument(next.run(request), span).await;
+    // Not the path: it may hold an address or a token.
+    tracing::debug!(request.id = %id, status = response.status().as_u16(), "Answered request {id}");
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if response.status().is_server_error() {
             let cause = problem.cause.as_deref().unwrap_or(&problem.detail);

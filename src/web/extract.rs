@@ -14,6 +14,7 @@ use tokio::io::AsyncRead;
 use tokio_stream::StreamExt;
 use tokio_util::io::StreamReader;
 
+use super::Limits;
 use super::error::{Kind, Problem};
 use crate::pipeline::accept::{AcceptError, FieldProblem, Format, member, quoted};
 
@@ -69,7 +70,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A JSON body of at most [`JSON_BYTES_MAX`].
+/// A JSON body of at most [`Limits::json_bytes_max`].
 pub struct Json<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
@@ -79,10 +80,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             None | Some("application/json") => {}
             Some(other) => return Err(unsupported(other, "application/json")),
         }
+        let limit = request
+            .extensions()
+            .get::<Limits>()
+            .copied()
+            .unwrap_or_default()
+            .json_bytes_max;
         let bytes = Bytes::from_request(request, state)
             .await
             .map_err(|e| match e.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(JSON_BYTES_MAX as u64),
+                StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(limit as u64),
                 _ => AcceptError::Disconnected.into(),
             })?;
         let mut parser = serde_json::Deserializer::from_slice(&bytes);

@@ -1,5 +1,6 @@
 //! The one integration test binary; each module is a topic.
 
+mod api;
 mod cli;
 mod compose;
 mod pipeline;

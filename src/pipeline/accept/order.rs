@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::fields::{Fault, Fields, list, object, one_of, text, truth};
 use super::problem::{FieldProblem, member, quoted};
 use super::read::Head;
+use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{OnUncertain, Priority};
 use crate::domain::content::{Content, HEADERS_MAX, Mailbox};
@@ -23,8 +24,6 @@ pub const METADATA_BYTES_MAX: usize = 4 * 1024;
 pub const SHARED_DATA_BYTES_MAX: usize = 64 * 1024;
 /// Most lists of one broadcast.
 pub const LISTS_MAX: usize = 50;
-/// Most bytes of a subject's source; mail programs show about 70 characters of what becomes of it.
-pub const SUBJECT_BYTES_MAX: usize = 2_000;
 /// How far ahead a broadcast may be planned. What lies further is a slip of the pen.
 pub const PLAN_DAYS_MAX: i64 = 366;
 
@@ -289,19 +288,10 @@ fn parse_mailbox(text: &str) -> Result<Mailbox, Fault> {
 
 fn subject(value: &Value) -> Result<String, Fault> {
     let subject = text(value)?;
-    if subject.trim().is_empty() {
-        return Err(Fault::new("required", "the subject is empty"));
+    match check_subject(&subject) {
+        Ok(()) => Ok(subject),
+        Err((code, detail)) => Err(Fault::new(code, detail)),
     }
-    if subject.len() > SUBJECT_BYTES_MAX {
-        return Err(Fault::new(
-            "too_long",
-            format!("the subject has {} bytes; {SUBJECT_BYTES_MAX} is the most", subject.len()),
-        ));
-    }
-    if subject.chars().any(char::is_control) {
-        return Err(Fault::new("invalid_value", "the subject holds a control character such as a line break"));
-    }
-    Ok(subject)
 }
 
 fn tag(value: &Value) -> Result<String, Fault> {

@@ -103,7 +103,7 @@ impl Access for SqlStore {
     }
 
     async fn count_users(&self) -> Result<i64> {
-        Ok(sqlx::query_scalar("-- count_users\n SELECT COUNT(*) FROM users")
+        Ok(sqlx::query_scalar("-- count_users\n SELECT COUNT(*) AS n FROM users")
             .fetch_one(&self.reader)
             .await?)
     }

@@ -205,14 +205,14 @@ impl Audience for SqlStore {
     async fn count_subscribed(&self, lists: Option<&[ListId]>) -> Result<i64> {
         let n = match lists {
             None => {
-                sqlx::query_scalar("-- count_subscribed\n SELECT COUNT(*) FROM contacts WHERE status = 'subscribed'")
+                sqlx::query_scalar("-- count_subscribed\n SELECT COUNT(*) AS n FROM contacts WHERE status = 'subscribed'")
                     .fetch_one(&self.reader)
                     .await?
             }
             Some(lists) => {
                 sqlx::query_scalar(
                     "-- count_subscribed_on
-                    SELECT COUNT(DISTINCT m.sort_key) FROM list_members m JOIN contacts c ON c.sort_key = m.sort_key
+                    SELECT COUNT(DISTINCT m.sort_key) AS n FROM list_members m JOIN contacts c ON c.sort_key = m.sort_key
                      WHERE c.status = 'subscribed' AND m.list_id IN (SELECT value->>'v' FROM json_each($1))",
                 )
                 .bind(json_texts(lists.iter().map(ListId::as_str)))
@@ -292,7 +292,7 @@ impl SqlStore {
         let mut tx = self.begin().await?;
         let before: i64 = sqlx::query_scalar(
             "-- known_contacts
-            SELECT COUNT(*) FROM contacts WHERE sort_key IN (SELECT value->>'k' FROM json_each($1))",
+            SELECT COUNT(*) AS n FROM contacts WHERE sort_key IN (SELECT value->>'k' FROM json_each($1))",
         )
         .bind(lines)
         .fetch_one(&mut *tx)

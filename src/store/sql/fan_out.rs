@@ -81,7 +81,7 @@ impl FanOut for SqlStore {
     async fn next_seq(&self, id: &BroadcastId) -> Result<i64> {
         let seq = sqlx::query_scalar(
             "-- next_seq
-            SELECT COALESCE(MAX(seq) + 1, 0) FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver'",
+            SELECT COALESCE(MAX(seq) + 1, 0) AS seq FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver'",
         )
         .bind(id.as_str())
         .fetch_one(&self.writer)

@@ -173,7 +173,7 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     sqlx::query(
         "-- insert_fan_out_job
         INSERT INTO jobs (broadcast_id, kind, seq, priority, state, run_at, created_at)
-        VALUES ($1, 'fan_out', 0, $2, CASE WHEN $3 <= $4 THEN 'ready' ELSE 'waiting' END, $3, $4)",
+        VALUES ($1, 'fan_out', 0, $2, CASE WHEN CAST($3 AS BIGINT) <= CAST($4 AS BIGINT) THEN 'ready' ELSE 'waiting' END, $3, $4)",
     )
     .bind(new.id.as_str())
     .bind(new.priority.rank())

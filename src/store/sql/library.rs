@@ -167,10 +167,11 @@ impl Library for SqlStore {
     }
 
     async fn next_campaign_at(&self) -> Result<Option<Timestamp>> {
-        let at: Option<i64> =
-            sqlx::query_scalar("-- next_campaign_at\n SELECT MIN(next_at) FROM campaigns WHERE status = 'active'")
-                .fetch_one(&self.reader)
-                .await?;
+        let at: Option<i64> = sqlx::query_scalar(
+            "-- next_campaign_at\n SELECT MIN(next_at) AS next_at FROM campaigns WHERE status = 'active'",
+        )
+        .fetch_one(&self.reader)
+        .await?;
         Ok(at.map(Timestamp))
     }
 

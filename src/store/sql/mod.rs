@@ -6,6 +6,8 @@
 
 mod access;
 mod audience;
+mod broadcasts;
+mod chunks;
 mod delivery;
 mod fan_out;
 mod intake;

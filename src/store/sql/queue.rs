@@ -53,9 +53,10 @@ impl Queue for SqlStore {
     }
 
     async fn next_due(&self) -> Result<Option<Timestamp>> {
-        let at: Option<i64> = sqlx::query_scalar("-- next_due\n SELECT MIN(run_at) FROM jobs WHERE state = 'waiting'")
-            .fetch_one(&self.reader)
-            .await?;
+        let at: Option<i64> =
+            sqlx::query_scalar("-- next_due\n SELECT MIN(run_at) AS run_at FROM jobs WHERE state = 'waiting'")
+                .fetch_one(&self.reader)
+                .await?;
         Ok(at.map(Timestamp))
     }
 
@@ -234,9 +235,9 @@ impl SqlStore {
         let unsettled: Option<i64> = sqlx::query_scalar(
             "-- finish
             UPDATE jobs SET state = $3, run_at = COALESCE($4, run_at), worker_id = NULL, stop = NULL, inflight = '[]',
-                   deaths = 0, touched_at = $5, finished_at = CASE WHEN $6 = 1 THEN $5 ELSE NULL END
+                   deaths = 0, touched_at = $5, finished_at = CASE WHEN $6 = 1 THEN CAST($5 AS BIGINT) END
              WHERE id = $1 AND epoch = $2 AND state = 'running'
-            RETURNING size - sent - failed - suppressed - uncertain - expired",
+            RETURNING size - sent - failed - suppressed - uncertain - expired AS unsettled",
         )
         .bind(lease.job_id)
         .bind(lease.epoch)

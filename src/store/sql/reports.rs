@@ -1,92 +1,25 @@
 //! Reports: see [`crate::store::reports`].
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 
+use super::broadcasts::{BroadcastRow, with_counts};
+use super::chunks::{OpenedRow, note};
 use super::delivery::ordinal;
-use super::{Connection, Db, SqlStore, from_json, json_texts, parsed};
+use super::{SqlStore, parsed};
 use crate::domain::address::SortKey;
-use crate::domain::broadcast::{Broadcast, BroadcastStatus, OnUncertain, Priority};
-use crate::domain::counts::{Counts, Received};
+use crate::domain::broadcast::Broadcast;
+use crate::domain::counts::Counts;
 use crate::domain::id::{BroadcastId, MessageId};
-use crate::domain::message::{MessageStatus, ReplyNote};
-use crate::domain::recipient::{self, Recipient};
+use crate::domain::message::MessageStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::{JobView, Worker};
+use crate::store::Result;
 use crate::store::reports::{AttemptView, MessageView, RATE_WINDOW_MS, Rate, Reports, Slice};
-use crate::store::{Result, StoreError};
 
-/// Chunks opened for one page of messages before a new statement asks for more.
-const CHUNKS_AT_A_TIME: i64 = 8;
 /// Broadcasts searched for one address.
 const BROADCASTS_SEARCHED_MAX: i64 = 200;
 /// How long a worker that has ended stays on the page.
 const WORKER_SHOWN_MS: i64 = 24 * 3_600_000;
-
-#[derive(sqlx::FromRow)]
-struct BroadcastRow {
-    id: String,
-    status: String,
-    paused: i64,
-    reason: Option<String>,
-    subject: String,
-    from_email: String,
-    audience: String,
-    template_id: Option<String>,
-    campaign_id: Option<String>,
-    send_at: Option<i64>,
-    expires_at: Option<i64>,
-    on_uncertain: String,
-    priority: i64,
-    tags: String,
-    metadata: String,
-    received: i64,
-    rejected: i64,
-    duplicates: i64,
-    chunked: i64,
-    created_at: i64,
-    started_at: Option<i64>,
-    finished_at: Option<i64>,
-}
-
-#[derive(sqlx::FromRow)]
-struct CountsRow {
-    broadcast_id: String,
-    queued: i64,
-    deferred: i64,
-    sent: i64,
-    failed: i64,
-    suppressed: i64,
-    uncertain: i64,
-    canceled: i64,
-    expired: i64,
-}
-
-#[derive(sqlx::FromRow)]
-struct MessageRow {
-    ordinal: i64,
-    status: String,
-    attempts: i64,
-    possible_duplicate: i64,
-    code: Option<i64>,
-    enhanced: Option<String>,
-    reply: String,
-    class: String,
-    relay: Option<String>,
-    at: i64,
-    next_at: Option<i64>,
-}
-
-/// A chunk opened for reading: its job's state decides what its queued messages are.
-#[derive(sqlx::FromRow)]
-struct OpenedRow {
-    id: i64,
-    broadcast_id: String,
-    seq: i64,
-    state: String,
-    payload: Vec<u8>,
-}
 
 #[derive(sqlx::FromRow)]
 struct AttemptRow {
@@ -189,7 +122,7 @@ impl Reports for SqlStore {
         .await?;
         let possible_duplicates = sqlx::query_scalar(
             "-- flagged
-            SELECT CAST(COALESCE(SUM(flagged), 0) AS BIGINT) FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver'",
+            SELECT CAST(COALESCE(SUM(flagged), 0) AS BIGINT) AS flagged FROM jobs WHERE broadcast_id = $1 AND kind = 'deliver'",
         )
         .bind(id.as_str())
         .fetch_one(&self.reader)
@@ -410,199 +343,6 @@ impl Reports for SqlStore {
     }
 }
 
-impl SqlStore {
-    /// The next chunks from `seq` on that can hold messages of a status: the jobs' counters are the index.
-    async fn open_chunks(&self, id: &BroadcastId, status: Option<MessageStatus>, seq: i64) -> Result<Vec<OpenedRow>> {
-        let rows = sqlx::query_as(
-            "-- open_chunks
-            SELECT j.id, j.broadcast_id, j.seq, j.state, c.payload FROM jobs j JOIN chunks c ON c.job_id = j.id
-             WHERE j.broadcast_id = $1 AND j.kind = 'deliver' AND j.seq >= $2
-               AND CASE $3 WHEN '' THEN j.size
-                   WHEN 'sent' THEN j.sent WHEN 'failed' THEN j.failed WHEN 'suppressed' THEN j.suppressed
-                   WHEN 'uncertain' THEN j.uncertain WHEN 'expired' THEN j.expired
-                   WHEN 'deferred' THEN CASE WHEN j.state = 'canceled' THEN 0 ELSE j.deferred END
-                   WHEN 'canceled' THEN CASE WHEN j.state = 'canceled' THEN 1 ELSE 0 END
-                   ELSE CASE WHEN j.state = 'canceled' THEN 0
-                        ELSE j.size - j.sent - j.failed - j.deferred - j.suppressed - j.uncertain - j.expired END
-                   END > 0
-             ORDER BY j.seq LIMIT $4",
-        )
-        .bind(id.as_str())
-        .bind(seq)
-        .bind(status.map_or("", MessageStatus::as_str))
-        .bind(CHUNKS_AT_A_TIME)
-        .fetch_all(&self.reader)
-        .await?;
-        Ok(rows)
-    }
-
-    /// All messages of a chunk, in the order of their ordinals.
-    async fn views(&self, chunk: &OpenedRow) -> Result<Vec<MessageView>> {
-        let rows: Vec<MessageRow> = sqlx::query_as(
-            "-- messages_of_job
-            SELECT m.ordinal, m.status, m.attempts, m.possible_duplicate, m.code, m.enhanced, m.reply, m.class,
-                   r.name AS relay, m.at, m.next_at
-              FROM messages m LEFT JOIN relays r ON r.id = m.relay_id WHERE m.job_id = $1",
-        )
-        .bind(chunk.id)
-        .fetch_all(&self.reader)
-        .await?;
-        let mut by_ordinal: HashMap<i64, MessageRow> = rows.into_iter().map(|r| (r.ordinal, r)).collect();
-        (0i64..)
-            .zip(chunk.recipients()?)
-            .map(|(place, recipient)| chunk.view(ordinal(place)?, &recipient, by_ordinal.remove(&place)))
-            .collect()
-    }
-
-    async fn view_at(&self, chunk: &OpenedRow, recipients: &[Recipient], place: u16) -> Result<Option<MessageView>> {
-        let Some(recipient) = recipients.get(usize::from(place)) else {
-            return Ok(None);
-        };
-        let row: Option<MessageRow> = sqlx::query_as(
-            "-- message_row
-            SELECT m.ordinal, m.status, m.attempts, m.possible_duplicate, m.code, m.enhanced, m.reply, m.class,
-                   r.name AS relay, m.at, m.next_at
-              FROM messages m LEFT JOIN relays r ON r.id = m.relay_id WHERE m.job_id = $1 AND m.ordinal = $2",
-        )
-        .bind(chunk.id)
-        .bind(i64::from(place))
-        .fetch_optional(&self.reader)
-        .await?;
-        chunk.view(place, recipient, row).map(Some)
-    }
-}
-
-impl OpenedRow {
-    fn recipients(&self) -> Result<Vec<Recipient>> {
-        recipient::decode(&self.payload)
-            .map_err(|e| StoreError::Corrupt(format!("chunks.payload of job {}: {e}", self.id)))
-    }
-
-    /// A message as it is shown: without a row it is queued; what a canceled job did not settle is canceled.
-    fn view(&self, ordinal: u16, recipient: &Recipient, row: Option<MessageRow>) -> Result<MessageView> {
-        let stored = match &row {
-            Some(row) => parsed("messages.status", &row.status)?,
-            None => MessageStatus::Queued,
-        };
-        let canceled = self.state == "canceled" && !stored.is_final();
-        let mut view = MessageView {
-            id: MessageId {
-                job_id: self.id,
-                ordinal,
-            },
-            broadcast_id: parsed("jobs.broadcast_id", &self.broadcast_id)?,
-            email: recipient.email.to_string(),
-            name: recipient.name.as_deref().map(ToOwned::to_owned),
-            status: if canceled { MessageStatus::Canceled } else { stored },
-            attempts: 0,
-            possible_duplicate: false,
-            reply: None,
-            class: String::new(),
-            relay: None,
-            at: None,
-            next_at: None,
-        };
-        if let Some(row) = row {
-            view.attempts = row.attempts;
-            view.possible_duplicate = row.possible_duplicate != 0;
-            view.reply = Some(note(row.code, row.enhanced, row.reply));
-            view.class = row.class;
-            view.relay = row.relay;
-            view.at = Some(Timestamp(row.at));
-            view.next_at = row
-                .next_at
-                .filter(|_| view.status == MessageStatus::Deferred)
-                .map(Timestamp);
-        }
-        Ok(view)
-    }
-}
-
-/// Adds the counts, in the transaction that read the rows: a chunk written between the two would be counted
-/// twice, in the row as yet to come and in its job.
-async fn with_counts(tx: &mut Connection, rows: Vec<BroadcastRow>) -> Result<Vec<Broadcast>> {
-    // A canceled job's messages without a final status are canceled; so no message is ever counted twice
-    // or left out, whatever its chunk's state.
-    let counted: Vec<CountsRow> = sqlx::query_as::<Db, CountsRow>(
-        "-- counts
-        SELECT broadcast_id,
-               CAST(SUM(CASE WHEN state = 'canceled' THEN 0
-                    ELSE size - sent - failed - deferred - suppressed - uncertain - expired END) AS BIGINT) AS queued,
-               CAST(SUM(CASE WHEN state = 'canceled' THEN 0 ELSE deferred END) AS BIGINT) AS deferred,
-               CAST(SUM(sent) AS BIGINT) AS sent, CAST(SUM(failed) AS BIGINT) AS failed,
-               CAST(SUM(suppressed) AS BIGINT) AS suppressed, CAST(SUM(uncertain) AS BIGINT) AS uncertain,
-               CAST(SUM(CASE WHEN state = 'canceled' THEN size - sent - failed - suppressed - uncertain - expired
-                    ELSE 0 END) AS BIGINT) AS canceled,
-               CAST(SUM(expired) AS BIGINT) AS expired
-          FROM jobs
-         WHERE kind = 'deliver' AND broadcast_id IN (SELECT value->>'v' FROM json_each($1))
-         GROUP BY broadcast_id",
-    )
-    .bind(json_texts(rows.iter().map(|r| r.id.as_str())))
-    .fetch_all(tx)
-    .await?;
-    let mut by_id: HashMap<String, CountsRow> = counted.into_iter().map(|c| (c.broadcast_id.clone(), c)).collect();
-    rows.into_iter().map(|row| row_to_broadcast(&mut by_id, row)).collect()
-}
-
-fn row_to_broadcast(by_id: &mut HashMap<String, CountsRow>, row: BroadcastRow) -> Result<Broadcast> {
-    let mut counts = by_id.remove(&row.id).map_or_else(Counts::default, |c| Counts {
-        queued: c.queued,
-        deferred: c.deferred,
-        sent: c.sent,
-        failed: c.failed,
-        suppressed: c.suppressed,
-        uncertain: c.uncertain,
-        canceled: c.canceled,
-        expired: c.expired,
-    });
-    let received = Received {
-        received: row.received,
-        rejected: row.rejected,
-        duplicates: row.duplicates,
-    };
-    let status: BroadcastStatus = parsed("broadcasts.status", &row.status)?;
-    // Recipients that do not stand in a chunk yet are queued, or canceled with their broadcast.
-    let staged = received.accepted() - row.chunked;
-    counts.add(
-        if status == BroadcastStatus::Canceled {
-            MessageStatus::Canceled
-        } else {
-            MessageStatus::Queued
-        },
-        staged,
-    );
-    Ok(Broadcast {
-        id: parsed("broadcasts.id", &row.id)?,
-        status: if row.paused != 0 && !status.is_final() {
-            BroadcastStatus::Paused
-        } else {
-            status
-        },
-        reason: row.reason,
-        subject: row.subject,
-        from_email: row.from_email,
-        audience: from_json("broadcasts.audience", &row.audience)?,
-        template_id: row.template_id,
-        campaign_id: row.campaign_id,
-        send_at: row.send_at.map(Timestamp),
-        expires_at: row.expires_at.map(Timestamp),
-        on_uncertain: if row.on_uncertain == "hold" {
-            OnUncertain::Hold
-        } else {
-            OnUncertain::Resend
-        },
-        priority: Priority::from_rank(row.priority),
-        tags: from_json("broadcasts.tags", &row.tags)?,
-        metadata: from_json("broadcasts.metadata", &row.metadata)?,
-        received,
-        counts,
-        created_at: Timestamp(row.created_at),
-        started_at: row.started_at.map(Timestamp),
-        finished_at: row.finished_at.map(Timestamp),
-    })
-}
-
 /// Messages per second in the window, from jobs alone: of a job that was claimed before the window, the
 /// share that falls into it.
 fn pace(rows: &[PaceRow], window_start: i64, now: i64) -> f64 {
@@ -616,14 +356,6 @@ fn pace(rows: &[PaceRow], window_start: i64, now: i64) -> f64 {
     }
     let seconds = (now - earliest).max(1_000) as f64 / 1_000.0;
     settled / seconds
-}
-
-fn note(code: Option<i64>, enhanced: Option<String>, text: String) -> ReplyNote {
-    ReplyNote {
-        code: code.and_then(|c| u16::try_from(c).ok()),
-        enhanced,
-        text,
-    }
 }
 
 fn parse_cursor(text: &str) -> (i64, i64) {

@@ -52,7 +52,7 @@ impl Workers for SqlStore {
             return Ok(Heartbeat::Dead);
         }
         let live_workers = sqlx::query_scalar(
-            "-- live_workers\n SELECT COUNT(*) FROM workers WHERE state = 'live' AND lease_until >= $1",
+            "-- live_workers\n SELECT COUNT(*) AS n FROM workers WHERE state = 'live' AND lease_until >= $1",
         )
         .bind(now.0)
         .fetch_one(&mut *heart)

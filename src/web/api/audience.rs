@@ -73,7 +73,7 @@ pub async fn list(State(state): State<ApiState>) -> Result<Json<Page<ListView>>,
     Ok(Json(Page::whole(state.store().lists().await?, ListView::from)))
 }
 
-/// One list
+/// One list of contacts
 #[utoipa::path(get, path = "/v1/lists/{id}", tag = "contacts", operation_id = "get_list", params(("id" = String, Path)),
     responses((status = 200, body = ListView), (status = 404, body = ProblemDocument)))]
 pub async fn show(State(state): State<ApiState>, Id(id): Id<ListId>) -> Result<Json<ListView>, Problem> {

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -12,9 +12,11 @@ use super::ApiState;
 use super::shapes::{BroadcastView, Page};
 use crate::domain::broadcast::Broadcast;
 use crate::domain::id::BroadcastId;
-use crate::store::reports::Rate;
 use crate::web::error::{Problem, ProblemDocument};
 use crate::web::extract::{Id, Params, cursor, page_rows};
+
+/// A client may keep the answer, if it asks each time whether it still holds.
+const REVALIDATE: (HeaderName, &str) = (header::CACHE_CONTROL, "private, no-cache");
 
 /// A page of a list.
 #[derive(Deserialize, IntoParams)]
@@ -29,7 +31,7 @@ pub struct Paging {
 
 /// All broadcasts, newest first
 ///
-/// Rates stand only with a single broadcast.
+/// The rate and the number of possible duplicates stand only with a single broadcast; here they are `null`.
 #[utoipa::path(get, path = "/v1/broadcasts", tag = "broadcasts", operation_id = "list_broadcasts", params(Paging),
     responses((status = 200, body = Page<BroadcastView>)))]
 pub async fn list(
@@ -40,7 +42,7 @@ pub async fn list(
         .store()
         .broadcasts(cursor(paging.after.as_deref())?, page_rows(paging.limit)?)
         .await?;
-    Ok(Json(Page::of(slice, |b| BroadcastView::new(b, Rate::default()))))
+    Ok(Json(Page::of(slice, |b| BroadcastView::new(b, None))))
 }
 
 /// One broadcast with its counts
@@ -65,17 +67,20 @@ pub async fn show(
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     if known.split(',').any(|t| t.trim() == tag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag.as_str()), REVALIDATE]).into_response());
     }
-    let json = HeaderValue::from_static("application/json");
-    let tag = HeaderValue::from_str(&tag).expect("hex digits in quotes");
-    Ok(([(header::CONTENT_TYPE, json), (header::ETAG, tag)], body).into_response())
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::ETAG, tag.as_str()),
+        REVALIDATE,
+    ];
+    Ok((headers, body).into_response())
 }
 
 /// A broadcast as it is shown, with its present rate.
 pub async fn view(state: &ApiState, broadcast: Broadcast) -> Result<BroadcastView, Problem> {
     let rate = state.store().rate(&broadcast.id, state.now()).await?;
-    Ok(BroadcastView::new(broadcast, rate))
+    Ok(BroadcastView::new(broadcast, Some(rate)))
 }
 
 fn etag(body: &[u8]) -> String {

@@ -19,9 +19,9 @@ mod templates;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, FromRef, OriginalUri};
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, middleware, routing};
+use axum::{Extension, Json, Router, middleware, routing};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
@@ -29,9 +29,9 @@ use utoipa_axum::routes;
 
 pub(super) use self::export::file as messages_file;
 
-use super::WebState;
 use super::auth::{Keys, Scope, require};
 use super::error::{Kind, Problem};
+use super::{WebState, if_not_set};
 use crate::clock::Clock;
 use crate::pipeline::accept::Acceptor;
 use crate::store::Store;
@@ -49,6 +49,9 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(control::pause),
         routes!(control::resume),
         routes!(control::cancel),
+        routes!(campaigns::create),
+        routes!(campaigns::pause),
+        routes!(campaigns::resume),
         routes!(campaigns::run),
     ];
     let read = [
@@ -82,9 +85,6 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(contacts::remove),
         routes!(suppressions::add),
         routes!(suppressions::remove),
-        routes!(campaigns::create),
-        routes!(campaigns::pause),
-        routes!(campaigns::resume),
         routes!(campaigns::remove),
         routes!(machines::release),
     ];
@@ -154,6 +154,9 @@ pub fn router(web: &WebState) -> Router {
         .route("/v1/{*rest}", routing::any(nothing_here))
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(web.limits.json_bytes_max))
+        .layer(Extension(web.limits))
+        // Answers hold people's addresses, and one holds a key.
+        .layer(if_not_set(header::CACHE_CONTROL, "no-store"))
         .with_state(state)
 }
 

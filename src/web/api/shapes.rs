@@ -131,9 +131,9 @@ pub struct BroadcastView {
     pub duplicates: i64,
     pub counts: CountsView,
     /// Messages flagged because a copy may have been accepted by a relay before.
-    pub possible_duplicates: i64,
+    pub possible_duplicates: Option<i64>,
     /// Messages settled per second at present.
-    pub rate_per_sec: f64,
+    pub rate_per_sec: Option<f64>,
     /// Seconds until the end at the present rate; `null` while nothing moves.
     pub eta_seconds: Option<i64>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -158,9 +158,11 @@ pub struct BroadcastView {
 }
 
 impl BroadcastView {
-    pub fn new(b: Broadcast, rate: Rate) -> Self {
+    pub fn new(b: Broadcast, rate: Option<Rate>) -> Self {
         let open = b.counts.queued + b.counts.deferred;
-        let eta = (rate.per_sec > 0.0 && !b.status.is_final()).then(|| (open as f64 / rate.per_sec).ceil() as i64);
+        let per_sec = rate.map(|r| r.per_sec);
+        let moving = per_sec.filter(|r| *r > 0.0 && !b.status.is_final());
+        let eta = moving.map(|r| (open as f64 / r).ceil() as i64);
         Self {
             links: BroadcastLinks::of(b.id.as_str()),
             id: b.id.to_string(),
@@ -175,9 +177,9 @@ impl BroadcastView {
             rejected: b.received.rejected,
             duplicates: b.received.duplicates,
             counts: b.counts.into(),
-            possible_duplicates: rate.possible_duplicates,
+            possible_duplicates: rate.map(|r| r.possible_duplicates),
             // One decimal: more would change with every look and spoil the ETag of a broadcast that stands still.
-            rate_per_sec: (rate.per_sec * 10.0).round() / 10.0,
+            rate_per_sec: per_sec.map(|r| (r * 10.0).round() / 10.0),
             eta_seconds: eta,
             send_at: b.send_at,
             expires_at: b.expires_at,

@@ -4,6 +4,7 @@ const EVERY_MS = 1000;
 const AFTER_ERROR_MS = 5000;
 
 for (const part of document.querySelectorAll("[data-live]")) follow(part);
+forget("note"); // what was just done is said once, not again after a reload
 for (const picker of document.querySelectorAll("input[data-into]")) fill(picker);
 
 function follow(part) {
@@ -41,6 +42,13 @@ function swap(part, html) {
   if (news && voice && voice.textContent !== news) voice.textContent = news;
   const state = part.querySelector("[data-state]")?.dataset.state;
   return part.querySelector("[data-done]") !== null || state !== part.dataset.state;
+}
+
+function forget(name) {
+  const here = new URL(location);
+  if (!here.searchParams.has(name)) return;
+  here.searchParams.delete(name);
+  history.replaceState(null, "", here);
 }
 
 // A chosen file is read into the text field that the form sends.

@@ -48,7 +48,13 @@ pub(super) struct NewPage {
 /// A schedule as people check it.
 struct Plan {
     described: String,
-    runs: Vec<Timestamp>,
+    runs: Vec<Run>,
+}
+
+/// A planned run, in UTC and as the clocks of the schedule's zone show it.
+struct Run {
+    at: Timestamp,
+    local: Option<String>,
 }
 
 #[derive(Template, WebTemplate)]
@@ -204,11 +210,23 @@ async fn form_page(
 }
 
 fn plan(schedule: &Schedule, now: Timestamp) -> Plan {
-    let runs = std::iter::successors(schedule.next_after(now), |&last| schedule.next_after(last));
+    let times = std::iter::successors(schedule.next_after(now), |&last| schedule.next_after(last));
+    let run = |at| Run {
+        at,
+        local: local(schedule, at),
+    };
     Plan {
         described: schedule.describe(),
-        runs: runs.take(RUNS_SHOWN).collect(),
+        runs: times.take(RUNS_SHOWN).map(run).collect(),
     }
+}
+
+fn local(schedule: &Schedule, at: Timestamp) -> Option<String> {
+    let Schedule::Recurring { time_zone, .. } = schedule else {
+        return None;
+    };
+    let there = at.to_jiff().in_tz(time_zone).ok().filter(|_| time_zone != "UTC")?;
+    Some(format!("{} in {time_zone}", there.strftime("%A %H:%M")))
 }
 
 fn parse(typed: &Fields, now: Timestamp, problems: &mut Problems) -> Option<(String, Draft, Schedule)> {

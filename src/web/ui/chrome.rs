@@ -29,7 +29,10 @@ pub struct NavGroup {
     pub items: Vec<NavItem>,
 }
 
-const NAV: [(&str, &[(Section, &str, &str)]); 3] = [
+/// Section, address, label.
+type Entry = (Section, &'static str, &'static str);
+
+const NAV: [(&str, &[Entry]); 3] = [
     (
         "Mail",
         &[

@@ -19,7 +19,7 @@ pub fn count(n: &i64) -> String {
         out.push('−');
     }
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -78,12 +78,16 @@ pub fn ago(at: &Timestamp, now: &Timestamp) -> Safe<String> {
 #[must_use]
 pub fn duration(ms: &i64) -> String {
     let ms = (*ms).max(0);
-    match ms {
-        ..SECOND_MS => "under 1 s".to_owned(),
-        ..MINUTE_MS => format!("{} s", ms / SECOND_MS),
-        ..HOUR_MS => two(ms / MINUTE_MS, "min", ms % MINUTE_MS / SECOND_MS, "s"),
-        ..DAY_MS => two(ms / HOUR_MS, "h", ms % HOUR_MS / MINUTE_MS, "min"),
-        _ => two(ms / DAY_MS, "d", ms % DAY_MS / HOUR_MS, "h"),
+    if ms < SECOND_MS {
+        "under 1 s".to_owned()
+    } else if ms < MINUTE_MS {
+        format!("{} s", ms / SECOND_MS)
+    } else if ms < HOUR_MS {
+        two(ms / MINUTE_MS, "min", ms % MINUTE_MS / SECOND_MS, "s")
+    } else if ms < DAY_MS {
+        two(ms / HOUR_MS, "h", ms % HOUR_MS / MINUTE_MS, "min")
+    } else {
+        two(ms / DAY_MS, "d", ms % DAY_MS / HOUR_MS, "h")
     }
 }
 

@@ -159,7 +159,8 @@ fn decode_words(header: &str) -> String {
     let mut was_word = false;
     for word in header.split(' ') {
         let decoded = decode_word(word);
-        if !out.is_empty() && !(was_word && decoded.is_some()) {
+        let joins = was_word && decoded.is_some();
+        if !joins && !out.is_empty() {
             out.push(' ');
         }
         was_word = decoded.is_some();

@@ -68,9 +68,9 @@ pub async fn list(signed: SignedIn, State(state): State<WebState>) -> MailboxPag
 pub async fn show(
     signed: SignedIn,
     State(state): State<WebState>,
-    Path(id): Path<u64>,
+    Path(id): Path<String>,
 ) -> Result<CapturedPage, UiError> {
-    let m = read(&state, id)?;
+    let m = read(&state, &id)?;
     let head = &m.raw[..m.raw.len().min(SOURCE_BYTES_MAX)];
     Ok(CapturedPage {
         chrome: Chrome::new(&signed, Section::Mailbox),
@@ -84,8 +84,8 @@ pub async fn show(
 }
 
 /// The mail itself, for the locked-in frame of its page.
-pub async fn html(_: SignedIn, State(state): State<WebState>, Path(id): Path<u64>) -> Result<Response, UiError> {
-    let view = MailView::read(&read(&state, id)?.raw);
+pub async fn html(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Response, UiError> {
+    let view = MailView::read(&read(&state, &id)?.raw);
     let page = match (view.html, view.text) {
         (Some(html), _) => html,
         (None, text) => preview::text_page(&text.unwrap_or_default()),
@@ -93,7 +93,8 @@ pub async fn html(_: SignedIn, State(state): State<WebState>, Path(id): Path<u64
     Ok(preview::locked_in(page))
 }
 
-fn read(state: &WebState, id: u64) -> Result<Arc<Captured>, UiError> {
+fn read(state: &WebState, id: &str) -> Result<Arc<Captured>, UiError> {
+    let id: u64 = id.parse().map_err(|_| UiError::NotFound)?;
     let relay = state.capture.as_ref().ok_or(UiError::NotFound)?;
     relay.sink().message(id).ok_or(UiError::NotFound)
 }

@@ -1,57 +1,59 @@
-//! A starter mail as the beginning of a template of one's own: its texts stand at the top, to be changed,
-//! so that it can be sent to contacts who have an address and nothing else.
-
-use serde_json::Value;
+//! A starter mail as the beginning of a template of one's own: with its sample texts written out, to be changed,
+//! and only what differs from person to person left open. So it can be sent to contacts who have an address and
+//! nothing else.
 
 use crate::domain::address::EmailAddress;
 use crate::domain::content::Content;
 use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
-use crate::template::{Context, Newsletter, Shared, Starter};
+use crate::template::{Context, Newsletter, Shared, Starter, TemplateError};
 
-/// The starter with its sample texts written into it. The plain text is left to be made from the HTML, so
-/// that nothing has to be changed twice.
+/// What stands for a person's own values while the samples are written in, and is exchanged for their tags then.
+const NAME: &str = "PersonsNameGoesHere";
+const EMAIL: &str = "address-goes-here@example.invalid";
+const UNSUBSCRIBE: &str = "https://example.invalid/unsubscribe-goes-here";
+
+/// The starter with its sample texts. The plain text is left to be made from the HTML, so that nothing has to be
+/// changed twice.
+///
+/// # Panics
+/// When a starter cannot be rendered with its own sample, which the tests rule out.
 #[must_use]
 pub fn filled(starter: &Starter) -> Content {
-    let (content, sample) = (starter.content(), starter.sample_data());
-    let lines: String = sample.iter().map(|(name, value)| set_line(name, value)).collect();
-    let names_sample = sample
-        .keys()
-        .any(|name| content.subject.contains(&format!("{{{{ {name}")));
-    let subject = match names_sample {
-        true => rendered_subject(starter).unwrap_or_else(|| content.subject.clone()),
-        false => content.subject,
+    let source = starter.content();
+    let greeting = tag(source.html.as_deref().unwrap_or_default(), "name");
+    let open = |text: &str| {
+        text.replace(NAME, &greeting)
+            .replace(EMAIL, "{{ email }}")
+            .replace(UNSUBSCRIBE, "{{ unsubscribe_url }}")
     };
+    let rendered = render(starter).expect("a starter fits its own sample");
     Content {
-        subject,
-        html: content.html.map(|html| format!("{lines}{html}")),
+        subject: open(&rendered.subject),
+        html: rendered.html.as_deref().map(open),
         text: None,
     }
 }
 
-/// `{% set headline = "…" %}`: JSON is written the same in a template, but for `null`, which no sample holds.
-fn set_line(name: &str, value: &Value) -> String {
-    match value {
-        // A list has a line for each entry, to be read and changed.
-        Value::Array(entries) => {
-            let entries: Vec<String> = entries.iter().map(|e| format!("  {e}")).collect();
-            format!("{{% set {name} = [\n{}\n] %}}\n", entries.join(",\n"))
-        }
-        value => format!("{{% set {name} = {value} %}}\n"),
-    }
-}
-
-fn rendered_subject(starter: &Starter) -> Option<String> {
+fn render(starter: &Starter) -> Result<crate::template::Rendered, TemplateError> {
     let recipient = Recipient {
-        email: EmailAddress::from_stored("anna@example.org".to_owned()),
-        name: None,
+        email: EmailAddress::from_stored(EMAIL.to_owned()),
+        name: Some(NAME.into()),
         data: None,
     };
     let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &starter.sample_data());
-    let context = Context::new(&shared, &recipient, "https://example.org/u/x").ok()?;
-    let rendered = Newsletter::compile(&starter.content()).ok()?.render(&context).ok()?;
-    Some(rendered.subject)
+    Newsletter::compile(&starter.content())?.render(&Context::new(&shared, &recipient, UNSUBSCRIBE)?)
+}
+
+/// The first tag of a source that begins with this name, with what stands in for a missing value.
+fn tag(source: &str, name: &str) -> String {
+    let found = source
+        .split("{{")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("}}"))
+        .find(|(inner, _)| inner.trim().starts_with(name));
+    found.map_or_else(|| format!("{{{{ {name}|default('') }}}}"), |(inner, _)| format!("{{{{{inner}}}}}"))
 }
 
 #[cfg(test)]
@@ -64,6 +66,7 @@ mod tests {
         for starter in &STARTERS {
             let content = filled(starter);
             let newsletter = Newsletter::compile(&content).expect(starter.name);
+            assert!(newsletter.variables().iter().all(|v| v == "name"), "{:?}", newsletter.variables());
             let recipient = Recipient {
                 email: EmailAddress::parse("anna@example.org").unwrap(),
                 name: None,
@@ -72,8 +75,9 @@ mod tests {
             let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &serde_json::Map::new());
             let context = Context::new(&shared, &recipient, "https://example.org/u/x").unwrap();
             let mail = newsletter.render(&context).expect(starter.name);
-            assert!(mail.html.unwrap().contains("https://example.org/u/x"), "{}", starter.name);
-            assert!(mail.text.contains("https://example.org/u/x"), "{}", starter.name);
+            let html = mail.html.unwrap();
+            assert!(html.contains("https://example.org/u/x") && mail.text.contains("https://example.org/u/x"));
+            assert!(html.contains("anna@example.org") && !html.contains("example.invalid") && !html.contains(NAME));
         }
     }
 }

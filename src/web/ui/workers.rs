@@ -82,7 +82,8 @@ pub async fn fragment(_signed: SignedIn, State(state): State<WebState>) -> Resul
 }
 
 /// Gives a quarantined job another chance.
-pub async fn release(_: SignedIn, State(state): State<WebState>, Path(id): Path<i64>) -> Result<Redirect, UiError> {
+pub async fn release(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
+    let id: i64 = id.parse().map_err(|_| UiError::NotFound)?;
     if !state.store.release_quarantined(id, state.clock.now()).await? {
         return Err(UiError::Refused("This job is not quarantined any more.".to_owned()));
     }

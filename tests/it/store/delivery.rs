@@ -2,10 +2,11 @@
 
 use hikyaku::domain::counts::Counts;
 use hikyaku::domain::id::MessageId;
-use hikyaku::domain::job::{JobKind, Lease};
+use hikyaku::domain::job::{JobKind, Lease, Stop};
 use hikyaku::domain::message::{MessageStatus, Outcome, ReplyNote};
 use hikyaku::store::StoreError;
 use hikyaku::store::delivery::{Ack, Earlier, Progress, Settled};
+use hikyaku::store::queue::Wish;
 
 use super::contract;
 use super::world::{World, at, progress, sent, settled};
@@ -18,7 +19,9 @@ contract! {
     the_only_attempt_of_a_message_sent_at_once_is_shown,
     a_message_that_was_retried_keeps_every_attempt,
     an_outcome_that_reached_no_relay_is_no_attempt,
+    an_attempt_may_be_in_doubt_while_its_message_goes_on,
     possible_duplicates_are_counted_once,
+    a_commit_repeated_after_a_lost_answer_counts_once,
     words_of_relays_read_back_as_they_were,
     a_batch_that_the_counters_cannot_follow_is_refused,
     intents_replace_each_other,
@@ -161,7 +164,7 @@ async fn a_message_that_was_retried_keeps_every_attempt(w: World) {
 async fn an_outcome_that_reached_no_relay_is_no_attempt(w: World) {
     let (lease, id) = claimed(&w, 1).await;
     let unreachable = Settled {
-        is_attempt: false,
+        attempt: None,
         ..settled(0, MessageStatus::Queued, MessageStatus::Deferred, 0, at(1))
     };
     w.commit_one(progress(lease, vec![unreachable], &[]), at(1)).await;
@@ -171,6 +174,39 @@ async fn an_outcome_that_reached_no_relay_is_no_attempt(w: World) {
     let one = settled(0, MessageStatus::Deferred, MessageStatus::Sent, 1, at(2));
     w.commit_one(progress(lease, vec![one], &[]), at(2)).await;
     assert_eq!(w.attempts(id).await.unwrap().len(), 1);
+}
+
+async fn an_attempt_may_be_in_doubt_while_its_message_goes_on(w: World) {
+    let (lease, id) = claimed(&w, 1).await;
+    let doubtful = Settled {
+        attempt: Some(MessageStatus::Uncertain),
+        ..settled(0, MessageStatus::Queued, MessageStatus::Deferred, 1, at(1))
+    };
+    w.commit_one(progress(lease, vec![doubtful], &[]), at(1)).await;
+    assert_eq!(w.attempts(id).await.unwrap()[0].status, MessageStatus::Uncertain);
+    let message = w.message(id).await.unwrap().expect("it exists");
+    assert_eq!(message.status, MessageStatus::Deferred);
+    assert_eq!(w.show(&message.broadcast_id).await.counts.deferred, 1);
+}
+
+async fn a_commit_repeated_after_a_lost_answer_counts_once(w: World) {
+    let id = w.ready_broadcast(1, 4, 2).await;
+    let worker = w.worker(at(0)).await;
+    let jobs = w.claim(worker, JobKind::Deliver, 2, at(0)).await.unwrap();
+    let first = progress(jobs[0].lease, vec![sent(0, at(1))], &[1]);
+    w.commit_one(first.clone(), at(1)).await;
+    // Repeated together with another job's news, and with a wish that came meanwhile.
+    let reason = "look again".to_owned();
+    w.control(&id, &Wish::Pause { reason }, at(2)).await.unwrap();
+    let batch = [first.clone(), progress(jobs[1].lease, vec![sent(1, at(2))], &[])];
+    let stop = Some(Stop::Hold);
+    assert_eq!(w.commit_progress(&batch, at(2)).await.unwrap(), [Ack::Durable { stop }; 2]);
+    let counts = w.show(&id).await.counts;
+    assert_eq!((counts.sent, counts.queued), (2, 2));
+    assert_eq!(w.recount(&id).await.unwrap(), counts);
+    // An older commit than the last one is nobody's repetition.
+    w.commit_one(progress(jobs[0].lease, Vec::new(), &[]), at(3)).await;
+    assert_eq!(w.commit_progress(&[first], at(4)).await.unwrap(), [Ack::Fenced]);
 }
 
 async fn possible_duplicates_are_counted_once(w: World) {

@@ -25,17 +25,16 @@ contract! {
 
 async fn accepted_is_visible_with_its_counts(w: World) {
     let mut new = broadcast(1, 12);
-    new.received = 15;
-    new.rejected = 3;
+    (new.received, new.rejected, new.duplicates) = (17, 3, 2);
     w.accept_new(&new, &people(12), at(5)).await;
     let shown = w.show(&new.id).await;
     assert_eq!(shown.status, BroadcastStatus::Accepted);
     assert_eq!(
         shown.received,
         Received {
-            received: 15,
+            received: 17,
             rejected: 3,
-            duplicates: 0
+            duplicates: 2
         }
     );
     let expected = Counts {

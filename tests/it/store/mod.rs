@@ -1,13 +1,21 @@
 //! The store's contract: every case is one story, told to SQLite and to PostgreSQL alike. Never knows which of the two it talks
 //! to, except where a case looks into the database from outside.
 
+mod access;
+mod audience;
 mod control;
+mod crowd;
 mod delivery;
+mod errors;
 mod fan_out;
 mod intake;
+mod library;
 mod queue;
 mod reports;
+mod schema;
+mod statements;
 mod story;
+mod wakeups;
 mod walk;
 mod world;
 
@@ -17,13 +25,13 @@ macro_rules! contract {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::$case($crate::store::world::World::sqlite().await).await;
+                $crate::store::world::World::tell_sqlite(super::$case).await;
             })+
         }
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                super::$case($crate::store::world::World::postgres().await).await;
+                $crate::store::world::World::tell_postgres(super::$case).await;
             })+
         }
     };

@@ -17,6 +17,7 @@ use super::world::{LEASE_MS, World, at, broadcast, people, progress, sent, settl
 contract! {
     claims_come_in_the_order_priority_seq_id,
     a_claim_takes_one_kind_only,
+    a_claim_ahead_takes_the_chunk_of_a_broadcast_that_began_later,
     a_worker_that_is_not_live_cannot_claim,
     two_claimers_never_get_the_same_job,
     a_lapsed_lease_cannot_settle,
@@ -85,6 +86,20 @@ async fn a_claim_takes_one_kind_only(w: World) {
             .all(|j| j.kind == JobKind::Deliver && j.cursor.is_none() && j.inflight.is_empty())
     );
     assert_eq!(jobs.len(), 2);
+}
+
+async fn a_claim_ahead_takes_the_chunk_of_a_broadcast_that_began_later(w: World) {
+    let large = w.ready_broadcast(1, 5, 1).await;
+    let worker = w.worker(at(0)).await;
+    w.claim(worker, JobKind::Deliver, 3, at(0)).await.unwrap();
+    assert!(w.claim_ahead(worker, 1, at(1)).await.unwrap().is_empty(), "only chunks 3 and 4 are left");
+    let small = w.ready_broadcast(2, 2, 1).await;
+    for seq in [0, 1] {
+        let ahead = w.claim_ahead(worker, 1, at(2)).await.unwrap();
+        assert_eq!(ahead.iter().map(|j| (&j.broadcast_id, j.seq)).collect::<Vec<_>>(), [(&small, seq)]);
+    }
+    assert!(w.claim_ahead(worker, 2, at(3)).await.unwrap().is_empty());
+    assert_eq!(w.claim_ahead(worker, 3, at(3)).await.unwrap()[0].broadcast_id, large);
 }
 
 async fn a_worker_that_is_not_live_cannot_claim(w: World) {

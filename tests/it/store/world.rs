@@ -60,6 +60,27 @@ impl World {
         Self::on(fresh_postgres().await).await
     }
 
+    pub async fn tell_sqlite<F: Future<Output = ()>>(case: impl FnOnce(World) -> F) {
+        case(Self::sqlite().await).await;
+    }
+
+    /// A case that ends well takes its database along: a hundred of them would be a gigabyte.
+    pub async fn tell_postgres<F: Future<Output = ()>>(case: impl FnOnce(World) -> F) {
+        let w = Self::postgres().await;
+        let mut url = url::Url::parse(w.url()).unwrap();
+        case(w).await;
+        let name = url.path().trim_start_matches('/').to_owned();
+        url.set_path("/postgres");
+        let mut server = PgConnectOptions::from_str(url.as_str())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut server).await.unwrap();
+        server.close().await.unwrap();
+    }
+
     async fn on(database: TestDatabase) -> Self {
         let store = open(&database.url).await;
         World { store, database }
@@ -68,6 +89,10 @@ impl World {
     /// The same store, for a task of its own.
     pub fn share(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)
+    }
+
+    pub fn url(&self) -> &str {
+        &self.database.url
     }
 
     pub fn is_sqlite(&self) -> bool {

@@ -26,7 +26,7 @@ use hikyaku::store::delivery::{Progress, Settled};
 use hikyaku::store::fan_out::FanOutStep;
 use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{self, DatabaseUrl, Store};
-use hikyaku::web::{WebState, public, session, ui};
+use hikyaku::web::{self, Limits, WebState, session};
 use reqwest::header::LOCATION;
 use reqwest::{Client, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
@@ -71,11 +71,10 @@ impl App {
             secret: SecretKey::new([7; 32]),
             public_url: base.as_str().into(),
             bootstrap_key_hash: None,
+            limits: Limits::default(),
             capture,
         };
-        let router = ui::router().merge(public::router()).with_state(state.clone());
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        tokio::spawn(web::serve(listener, state.clone(), CancellationToken::new()));
         let me = NewWorker {
             host: "post-1".into(),
             pid: 4711,

@@ -52,6 +52,8 @@ async fn somebody_sends_to_all_and_watches_until_every_fate_is_known() {
 
     assert!(b.text(".notice").await.contains("durable"));
     b.shoot("06-on-its-way").await;
+    b.wait_for(".badge.sending, .badge.completed").await;
+    b.shoot("06-sending").await;
     // The page refreshes itself until the end; nobody loads it anew.
     b.wait_for(".badge.completed").await;
     assert!(b.text(".law").await.contains("20,000 accepted"), "{}", b.text(".law").await);
