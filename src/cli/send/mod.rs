@@ -1,6 +1,7 @@
 //! `hikyaku send`: a file of recipients in, a progress bar out. A client of the API like any other: it works from any machine
 //! that reaches the server, and the server goes on when it is interrupted. Never sends mail itself.
 
+mod forms;
 mod head;
 mod source;
 

@@ -1,0 +1,269 @@
+//! The forms in which people keep recipients, CSV, JSON and NDJSON, packed or not, all made into NDJSON lines. Only changes the
+//! form: whether somebody can be mailed is for the server to say.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use serde_json::{Map, Value};
+
+use super::source::{PIECE_BYTES, Pieces};
+
+/// Why reading ended early.
+pub(super) enum Fault {
+    /// The file is at fault; the sentence says where and how.
+    Input(String),
+    /// The request ended first, so nobody wants the rest.
+    NobodyReads,
+}
+
+/// Copies all recipients as NDJSON lines, whatever their form. Returns why rows were left out.
+pub(super) fn copy(raw: impl Read, out: &mut Pieces, permissive: bool) -> Result<Vec<String>, Fault> {
+    let mut packed = BufReader::with_capacity(PIECE_BYTES, raw);
+    // RFC 1952 2.3.1: the two bytes that every gzip file starts with.
+    match peek(&mut packed)?.starts_with(&[0x1f, 0x8b]) {
+        true => copy_plain(BufReader::with_capacity(PIECE_BYTES, MultiGzDecoder::new(packed)), out, permissive),
+        false => copy_plain(packed, out, permissive),
+    }
+}
+
+fn copy_plain(mut text: impl BufRead, out: &mut Pieces, permissive: bool) -> Result<Vec<String>, Fault> {
+    // A byte order mark is what some editors put before everything.
+    if peek(&mut text)?.starts_with(b"\xef\xbb\xbf") {
+        text.consume(3);
+    }
+    let first = peek(&mut text)?.iter().copied().find(|b| !b.is_ascii_whitespace());
+    match first {
+        Some(b'[') => copy_array(text, out).map(|()| Vec::new()),
+        Some(b'{') => copy_bytes(text, out).map(|()| Vec::new()),
+        _ => copy_table(text, out, permissive),
+    }
+}
+
+/// NDJSON is what it is.
+fn copy_bytes(mut text: impl BufRead, out: &mut Pieces) -> Result<(), Fault> {
+    loop {
+        let piece = text.fill_buf().map_err(unreadable)?;
+        let n = piece.len();
+        if n == 0 {
+            return Ok(());
+        }
+        out.push(piece)?;
+        text.consume(n);
+    }
+}
+
+/// A JSON array becomes a line for each element, one element in memory at a time.
+fn copy_array(text: impl BufRead, out: &mut Pieces) -> Result<(), Fault> {
+    let mut stopped = None;
+    let mut parser = serde_json::Deserializer::from_reader(text);
+    let read = serde::Deserializer::deserialize_seq(
+        &mut parser,
+        Elements {
+            out,
+            stopped: &mut stopped,
+        },
+    );
+    match (read.and_then(|()| parser.end()), stopped) {
+        (_, Some(fault)) => Err(fault),
+        (Ok(()), None) => Ok(()),
+        (Err(e), None) => Err(Fault::Input(format!("this is not a JSON array of recipients: {e}"))),
+    }
+}
+
+struct Elements<'a> {
+    out: &'a mut Pieces,
+    stopped: &'a mut Option<Fault>,
+}
+
+impl<'de> serde::de::Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("an array of recipients")
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        while let Some(element) = array.next_element::<Value>()? {
+            // Written anew, because an element may span lines.
+            let mut line = serde_json::to_vec(&element).expect("a JSON value always serialises");
+            line.push(b'\n');
+            if let Err(fault) = self.out.push(&line) {
+                *self.stopped = Some(fault);
+                return Err(serde::de::Error::custom("stopped"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A table becomes a line for each row: `email` and `name` as they are, every other column as data.
+fn copy_table(text: impl BufRead, out: &mut Pieces, permissive: bool) -> Result<Vec<String>, Fault> {
+    let mut rows = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(text);
+    let mut row = csv::ByteRecord::new();
+    let mut next = |row: &mut csv::ByteRecord| rows.read_byte_record(row).map_err(|e| Fault::Input(e.to_string()));
+    if !next(&mut row)? {
+        return Err(Fault::Input("the file is empty; its first line names the columns, such as email,name".to_owned()));
+    }
+    let columns = Columns::read(&row)?;
+    let mut skipped = Vec::new();
+    while next(&mut row)? {
+        match columns.line(&row) {
+            Ok(line) => out.push(&line)?,
+            Err(why) => {
+                let why = format!("line {}: {why}", row.position().map_or(0, csv::Position::line));
+                if !permissive {
+                    return Err(Fault::Input(format!("{why}; or go on without such rows with --permissive")));
+                }
+                skipped.push(why);
+            }
+        }
+    }
+    Ok(skipped)
+}
+
+/// What the columns of a table are called: names in lower case for `email` and `name`, all others as they stand.
+struct Columns(Vec<String>);
+
+impl Columns {
+    fn read(row: &csv::ByteRecord) -> Result<Self, Fault> {
+        let names = row.iter().map(|cell| {
+            let name = std::str::from_utf8(cell)
+                .map(str::trim)
+                .map_err(|_| Fault::Input(NOT_UTF8.to_owned()))?;
+            let lower = name.to_ascii_lowercase();
+            Ok(if lower == "email" || lower == "name" {
+                lower
+            } else {
+                name.to_owned()
+            })
+        });
+        let names = names.collect::<Result<Vec<_>, Fault>>()?;
+        if names.iter().any(|name| name == "email") {
+            return Ok(Self(names));
+        }
+        let hint = match names.as_slice() {
+            [one] if one.contains([';', '\t']) => "; columns are separated by commas",
+            _ => "",
+        };
+        let shown: String = names.join(",").chars().take(80).collect();
+        Err(Fault::Input(format!(
+            "no column is called email in the first line ({}){hint}",
+            shown.escape_debug()
+        )))
+    }
+
+    /// A row as a line of NDJSON.
+    fn line(&self, row: &csv::ByteRecord) -> Result<Vec<u8>, String> {
+        if row.len() != self.0.len() {
+            return Err(format!(
+                "the row has {} cells, the first line {}; a cell with a comma stands in quotes",
+                row.len(),
+                self.0.len()
+            ));
+        }
+        let (mut recipient, mut data) = (Map::new(), Map::new());
+        for (name, cell) in self.0.iter().zip(row) {
+            let cell: Value = std::str::from_utf8(cell).map_err(|_| NOT_UTF8.to_owned())?.into();
+            match name.as_str() {
+                "email" | "name" => recipient.insert(name.clone(), cell),
+                _ => data.insert(name.clone(), cell),
+            };
+        }
+        if !data.is_empty() {
+            recipient.insert("data".to_owned(), data.into());
+        }
+        let mut line = serde_json::to_vec(&recipient).expect("a JSON object always serialises");
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+const NOT_UTF8: &str = "the text is not UTF-8; save the file as UTF-8";
+
+fn peek(text: &mut impl BufRead) -> Result<&[u8], Fault> {
+    text.fill_buf().map_err(unreadable)
+}
+
+fn unreadable(e: io::Error) -> Fault {
+    Fault::Input(format!("it cannot be read: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// What a file becomes: the lines below the head, and the rows left out; or what is wrong with it.
+    fn copied(file: &[u8], permissive: bool) -> Result<(String, Vec<String>), String> {
+        let (out, mut pieces) = mpsc::channel(1_000);
+        let mut out = Pieces::new(out, Vec::new());
+        let skipped = copy(file, &mut out, permissive).map_err(|fault| match fault {
+            Fault::Input(why) => why,
+            Fault::NobodyReads => "nobody reads".to_owned(),
+        })?;
+        let flushed = out.flush();
+        assert!(flushed.is_ok());
+        drop(out);
+        let mut all = Vec::new();
+        while let Ok(piece) = pieces.try_recv() {
+            all.extend_from_slice(&piece.unwrap());
+        }
+        Ok((String::from_utf8(all).unwrap(), skipped))
+    }
+
+    #[test]
+    fn every_form_becomes_a_line_for_each_recipient() {
+        let line = "{\"email\":\"anna@example.org\",\"name\":\"Anna\"}\n";
+        let array = "[{\"email\": \"anna@example.org\",\n  \"name\": \"Anna\"}]";
+        assert_eq!(
+            copied(b"\xef\xbb\xbfEmail,Name\nanna@example.org,Anna\n", false)
+                .unwrap()
+                .0,
+            line
+        );
+        assert_eq!(copied(array.as_bytes(), false).unwrap().0, line);
+        assert_eq!(copied(line.as_bytes(), false).unwrap().0, line);
+    }
+
+    #[test]
+    fn other_columns_become_data_and_quoted_cells_stay_whole() {
+        let (text, _) = copied(b"email,city\nanna@example.org,\"Bern, \"\"CH\"\"\"\n", false).unwrap();
+        assert_eq!(text, "{\"data\":{\"city\":\"Bern, \\\"CH\\\"\"},\"email\":\"anna@example.org\"}\n");
+    }
+
+    #[test]
+    fn gzip_is_seen_by_its_first_bytes() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(b"email\nanna@example.org\n").unwrap();
+        let (text, _) = copied(&packed.finish().unwrap(), false).unwrap();
+        assert_eq!(text, "{\"email\":\"anna@example.org\"}\n");
+    }
+
+    #[test]
+    fn a_wrong_table_is_told_by_its_line() {
+        for (file, part) in [
+            (&b""[..], "empty"),
+            (b"mail;name\n", "separated by commas"),
+            (b"name\nAnna\n", "no column is called email"),
+            (b"email,name\nanna@example.org\n", "line 2: the row has 1 cells, the first line 2"),
+            (b"email\n\xff@example.org\n", "line 2: the text is not UTF-8"),
+            (b"[{\"email\": ", "not a JSON array"),
+        ] {
+            let why = copied(file, false).unwrap_err();
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[test]
+    fn wrong_rows_are_left_out_when_that_was_asked_for() {
+        let (text, skipped) = copied(b"email,name\nanna@example.org\nbob@example.org,Bob\n", true).unwrap();
+        assert_eq!(text, "{\"email\":\"bob@example.org\",\"name\":\"Bob\"}\n");
+        assert_eq!(skipped.len(), 1);
+    }
+}
