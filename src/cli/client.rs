@@ -18,13 +18,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an answer that are read: a page of 100 broadcasts has far less.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// The server on this machine.
+const SERVER_DEFAULT: &str = "http://127.0.0.1:8025";
+
 /// Which server, and who asks.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerArgs {
-    /// The address of the server
-    #[arg(long, value_name = "URL", env = "HIKYAKU_SERVER", default_value = "http://127.0.0.1:8025")]
-    pub server: Url,
+    /// The address of the server [env: HIKYAKU_SERVER] [default: http://127.0.0.1:8025]
+    #[arg(long, value_name = "URL", env = "HIKYAKU_SERVER", hide_env = true)]
+    pub server: Option<String>,
 
     /// The API key; `hikyaku key create` makes one. Rather set the variable: others can read a command line
     #[arg(long, value_name = "KEY", env = "HIKYAKU_API_KEY", hide_env_values = true, value_parser = |word: &str| Ok::<_, String>(Secret::new(word)))]
@@ -52,6 +55,12 @@ pub enum ApiError {
     Refused(StatusCode, Box<Problem>),
     /// An answer that is not of this API.
     Strange(String),
+}
+
+/// A word that was given. An empty one counts as not given: that is what `${NAME:-}` makes of a variable that is not set.
+#[must_use]
+pub fn given(word: Option<&str>) -> Option<&str> {
+    word.filter(|word| !word.is_empty())
 }
 
 /// An error as the server tells it (RFC 9457).
@@ -87,13 +96,13 @@ impl Api {
                 "no API key: make one with `hikyaku key create --name cli --scope send --scope read` and set HIKYAKU_API_KEY to it",
             ));
         };
-        if !matches!(args.server.scheme(), "http" | "https") {
-            return Err(Failed::usage(format!(
-                "--server {} is not a web address, such as http://127.0.0.1:8025",
-                args.server
-            )));
-        }
-        let mut base = args.server.clone();
+        let server = given(args.server.as_deref()).unwrap_or(SERVER_DEFAULT);
+        let base = Url::parse(server)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https"));
+        let Some(mut base) = base else {
+            return Err(Failed::usage(format!("--server {server} is not a web address, such as {SERVER_DEFAULT}")));
+        };
         // Url::join replaces what follows the last slash.
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -289,7 +298,7 @@ mod tests {
     #[test]
     fn a_server_below_a_path_keeps_it() {
         let args = ServerArgs {
-            server: "https://example.org/mail".parse().unwrap(),
+            server: Some("https://example.org/mail".to_owned()),
             key: Some(Secret::new("a-key-for-a-test")),
         };
         let api = Api::new(&args).unwrap();

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use url::Url;
 
-use super::client::{Api, ServerArgs};
+use super::client::{Api, ServerArgs, given};
 use super::exit::{Exit, Failed, Outcome};
 use super::settings::{DatabaseArgs, Overrides, database_url};
 use super::terminal::{number, say, span, table};
@@ -53,7 +52,7 @@ pub struct Status {
 
     /// Ask this server instead of the database [env: HIKYAKU_SERVER]
     #[arg(long, value_name = "URL", env = "HIKYAKU_SERVER", hide_env = true, help_heading = "Server")]
-    server: Option<Url>,
+    server: Option<String>,
 
     /// The API key for the server [env: HIKYAKU_API_KEY]
     #[arg(long, value_name = "KEY", env = "HIKYAKU_API_KEY", hide_env = true, hide_env_values = true, help_heading = "Server",
@@ -110,9 +109,9 @@ pub async fn run(args: Status) -> Outcome {
 
 impl Source {
     async fn open(args: &Status) -> Result<Self, Failed> {
-        if let Some(server) = &args.server {
+        if let Some(server) = given(args.server.as_deref()) {
             let server = ServerArgs {
-                server: server.clone(),
+                server: Some(server.to_owned()),
                 key: args.key.clone(),
             };
             return Ok(Source::Api(Api::new(&server)?));

@@ -11,7 +11,6 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use super::client::{Api, ServerArgs};
 use super::exit::{Exit, Failed, Outcome};
@@ -115,8 +114,7 @@ async fn start(mut config: Config, is_asked: bool) -> Result<App, Failed> {
 /// The story itself: contacts, template, one request, the wait, the account.
 async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &CancellationToken) -> Outcome {
     let address = app.web_addr().map(|addr| format!("http://{addr}/")).unwrap_or_default();
-    let server: Url = address.parse().map_err(|e| Failed::here(format!("{address}: {e}")))?;
-    tell_beginning(app, args, home, &server).await?;
+    tell_beginning(app, args, home, &address).await?;
     let store = app.store();
     let list = ListId::new(app.clock().now(), fastrand::u128(..));
     store
@@ -134,7 +132,10 @@ async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &Cancellat
         .put_template(&template, name, &starter.content(), app.clock().now())
         .await?;
 
-    let api = Api::new(&ServerArgs { server, key: Some(key) })?;
+    let api = Api::new(&ServerArgs {
+        server: Some(address),
+        key: Some(key),
+    })?;
     let started = Instant::now();
     let id = press_send_to_all(&api, &template, starter).await?;
     let answered = started.elapsed();
@@ -161,14 +162,14 @@ async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &Cancellat
     })
 }
 
-async fn tell_beginning(app: &App, args: &Demo, home: &Home, server: &Url) -> Result<(), Failed> {
+async fn tell_beginning(app: &App, args: &Demo, home: &Home, address: &str) -> Result<(), Failed> {
     let line = |name: &str, value: &str| say(format_args!("  {name:<9} {value}"));
     say(format_args!(
         "{}: {} from a database over SMTP to a built-in relay.\nNothing leaves this machine.\n",
         mark("Hikyaku demo", Colour::Bold),
         plural(args.recipients as i64, "mail")
     ));
-    line("Pages", server.as_str());
+    line("Pages", address);
     if let Some(link) = web::session::setup_link(app.state()).await? {
         line("Log in", &format!("{link}\n            (makes the first user; works once)"));
     }
