@@ -188,11 +188,11 @@ async fn the_epoch_rises_at_rescue(w: World) {
     let acks = w.commit_progress(&[late], at(LEASE_MS + 2)).await.unwrap();
     assert_eq!(acks, [Ack::Fenced]);
     assert_eq!(w.recount(&id).await.unwrap().queued, 3);
-    assert_eq!(
-        w.sql("SELECT state, deaths, worker_id FROM jobs WHERE kind = 'deliver'")
-            .await,
-        ["ready|1|"]
-    );
+    // The state alone would have fenced it. The epoch also holds when somebody else runs the job by then.
+    let stored = w
+        .sql("SELECT state, deaths, worker_id, epoch FROM jobs WHERE kind = 'deliver'")
+        .await;
+    assert_eq!(stored, [format!("ready|1||{}", job.lease.epoch + 1)]);
 }
 
 async fn inflight_survives_rescue_and_is_handed_to_the_next_owner(w: World) {

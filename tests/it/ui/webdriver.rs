@@ -88,7 +88,7 @@ impl Browser {
 
     /// Waits until the page has an element, for as long as a browser and a database may take.
     pub async fn wait_for(&self, css: &str) {
-        let patience = std::time::Duration::from_secs(60);
+        let patience = std::time::Duration::from_secs(120);
         self.client
             .wait()
             .at_most(patience)
