@@ -46,7 +46,8 @@ takes its directory with it.
 
 Exit codes:
   0    every count agrees: recipients, database, relay
-  1    they do not")]
+  1    they do not
+  130  interrupted before that was known")]
 pub struct Demo {
     /// How many contacts get the newsletter
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=RECIPIENTS_MAX))]
@@ -78,7 +79,7 @@ pub async fn run(args: Demo) -> Outcome {
     let mut app = start(config, args.listen.is_some()).await?;
     let shown = tokio::select! {
         shown = show(&app, &args, &home, key, &stop) => shown,
-        () = stop.cancelled() => Ok(Exit::Done),
+        () = stop.cancelled() => Ok(Exit::Interrupted),
     };
     let exit = match shown {
         Ok(exit) if !args.exit_when_done && !stop.is_cancelled() => {
@@ -91,7 +92,7 @@ pub async fn run(args: Demo) -> Outcome {
         shown => shown,
     };
     app.shut_down().await?;
-    home.leave(matches!(exit, Ok(Exit::Done)));
+    home.leave(matches!(exit, Ok(Exit::Done | Exit::Interrupted)));
     exit
 }
 
@@ -150,7 +151,7 @@ async fn show(app: &App, args: &Demo, home: &Home, key: Secret, stop: &Cancellat
         .await
         .map_err(|e| e.into_failed(api.base()))?;
     let Watched::Ended(view) = watched else {
-        return Ok(Exit::Done);
+        return Ok(Exit::Interrupted);
     };
     let took = started.elapsed().as_secs_f64();
     let checks = truth::checks(app, &view, expected).await?;

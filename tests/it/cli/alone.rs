@@ -193,3 +193,20 @@ fn the_demo_never_touches_what_is_set_for_real_work() {
     let third = place.run(&["demo", "--data-dir", &place.path().display().to_string()]);
     assert_eq!(third.code, Some(2), "a directory with a database is refused: {}", third.err);
 }
+
+#[test]
+fn a_demo_that_is_interrupted_does_not_claim_that_everything_agrees() {
+    let place = Place::new();
+    let command = place.command(&[
+        "demo",
+        "--recipients",
+        "50000",
+        "--listen",
+        "127.0.0.1:0",
+        "--exit-when-done",
+    ]);
+    let demo = Running::start(command, "Pages ");
+    assert_eq!(demo.signal("INT").0, Some(130));
+    let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().flatten().collect();
+    assert!(left.is_empty(), "the demo cleans up: {left:?}");
+}
