@@ -27,6 +27,10 @@ const SECRET_SETTING: &str = "signing_secret";
 /// How relays and pages call the relay that sends nothing anywhere.
 const CAPTURE_NAME: &str = "capture";
 
+/// Connections to the capture relay. It is as near as can be, so that commits are what messages wait for: more
+/// connections make larger groups.
+const CAPTURE_CONNECTIONS: u16 = 32;
+
 /// Which parts a process runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Roles {
@@ -276,6 +280,7 @@ async fn open_relay(config: &Config, capture: Option<&SinkHandle>, store: &dyn S
         (None, Some(capture)) => {
             let mut relay = RelayConfig::clear(capture.addr().ip().to_string(), capture.addr().port());
             CAPTURE_NAME.clone_into(&mut relay.name);
+            relay.connections = CAPTURE_CONNECTIONS;
             relay
         }
         (None, None) => anyhow::bail!("no relay is configured: set HIKYAKU_RELAY_URL"),
