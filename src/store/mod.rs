@@ -19,7 +19,7 @@ pub mod workers;
 mod lite;
 mod pg;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::{Result, StoreError};
@@ -56,8 +56,11 @@ impl DatabaseUrl {
             return Ok(Self::Postgres(text.to_owned()));
         }
         let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
-        match path {
-            Some(path) if !path.is_empty() => Ok(Self::Sqlite(Path::new(path).to_owned())),
+        // Options such as `?mode=rwc` are what other programs need to create a file; this one always does.
+        let path = path.map(|p| p.split_once('?').map_or(p, |(path, _)| path));
+        let unescaped = path.map(|p| percent_encoding::percent_decode_str(p).decode_utf8_lossy().into_owned());
+        match unescaped {
+            Some(path) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
             _ => Err("the database URL must be sqlite:PATH or postgres://user@host/name".to_owned()),
         }
     }
@@ -93,3 +96,22 @@ macro_rules! claim_sql {
     };
 }
 use claim_sql;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_url_names_a_file_or_a_server() {
+        let file = |text: &str| match DatabaseUrl::parse(text) {
+            Ok(DatabaseUrl::Sqlite(path)) => path.display().to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(file("sqlite:///var/lib/h.db"), "/var/lib/h.db");
+        assert_eq!(file("sqlite:h.db?mode=rwc"), "h.db");
+        assert_eq!(file("sqlite:///a%20b/100%25.db"), "/a b/100%.db");
+        assert!(matches!(DatabaseUrl::parse("postgres://u@h/d"), Ok(DatabaseUrl::Postgres(_))));
+        assert!(DatabaseUrl::parse("mysql://h/d").is_err());
+        assert!(DatabaseUrl::parse("sqlite:").is_err());
+    }
+}
