@@ -3,6 +3,8 @@
 mod api;
 mod cli;
 mod compose;
+mod crash;
+mod judges;
 mod pipeline;
 mod smtp;
 mod store;

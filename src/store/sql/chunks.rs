@@ -11,8 +11,9 @@ use crate::domain::time::Timestamp;
 use crate::store::reports::MessageView;
 use crate::store::{Result, StoreError};
 
-/// Chunks opened for one page of messages before a new statement asks for more.
-const CHUNKS_AT_A_TIME: i64 = 8;
+/// Chunks opened at a time for a page of messages. A page begins in one chunk and often ends in the next; where
+/// few messages of each fit, more are asked for.
+const CHUNKS_AT_A_TIME: i64 = 2;
 
 #[derive(sqlx::FromRow)]
 struct MessageRow {

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use super::program::{Place, Running, ended};
+use crate::support::program::{Place, Running, ended};
 
 #[test]
 fn the_help_page_is_ordered_by_what_people_want() {

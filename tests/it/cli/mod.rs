@@ -2,6 +2,5 @@
 //! exit codes. Never calls the library.
 
 mod alone;
-mod program;
 mod sending;
 mod serving;

@@ -1,6 +1,6 @@
 //! `send` and `status` against a server: a file in, a broadcast watched to its end, and the exit codes that scripts rely on.
 
-use super::program::{Ended, KEY, Place, Running, ended, ended_with_input};
+use crate::support::program::{Ended, KEY, Place, Running, ended, ended_with_input};
 
 const SENDER: [&str; 4] = [
     "--from",

@@ -1,6 +1,6 @@
 //! Processes that stay up: what they say at the start, how they end, and what may be done beside them.
 
-use super::program::{KEY, Place, Running, ended};
+use crate::support::program::{KEY, Place, Running, ended};
 
 #[test]
 fn serving_says_where_and_how_the_first_user_is_made_and_ends_in_good_order() {
