@@ -201,7 +201,6 @@ CREATE TABLE contacts (
     subscribed_at  BIGINT  NOT NULL,
     updated_at     BIGINT  NOT NULL
 );
-CREATE INDEX contacts_by_status ON contacts (status);
 
 CREATE TABLE list_members (
     list_id        TEXT COLLATE "C" NOT NULL REFERENCES lists (id) ON DELETE CASCADE,

@@ -196,7 +196,6 @@ CREATE TABLE contacts (
     subscribed_at  INTEGER NOT NULL,
     updated_at     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX contacts_by_status ON contacts (status);
 
 CREATE TABLE list_members (
     list_id        TEXT    NOT NULL REFERENCES lists (id) ON DELETE CASCADE,
