@@ -10,15 +10,18 @@ use crate::store::{Result, Store};
 /// nothing was running are not made up one by one: one late run starts, then the plan goes on from now.
 ///
 /// # Errors
-/// Of the store; the remaining campaigns stay due.
+/// Of the store, the last one; the campaigns concerned stay due, the others have started.
 pub async fn start_due_campaigns(store: &dyn Store, clock: &dyn Clock) -> Result<usize> {
     let mut started = 0;
+    let mut failed = None;
     for campaign in store.due_campaigns(clock.now()).await? {
-        if start_run(store, clock, &campaign).await? {
-            started += 1;
+        match start_run(store, clock, &campaign).await {
+            Ok(is_ours) => started += usize::from(is_ours),
+            // The others are not to wait for this one.
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(started)
+    failed.map_or(Ok(started), Err)
 }
 
 async fn start_run(store: &dyn Store, clock: &dyn Clock, campaign: &Campaign) -> Result<bool> {

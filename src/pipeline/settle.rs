@@ -24,6 +24,9 @@ const WAITING_MAX: usize = 4_096;
 /// Pauses between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// A commit without an answer is given up after this and repeated. It is longer than the database's own limits on
+/// statements and locks, so that it is only reached when nothing comes back at all.
+const COMMIT_MAX: Duration = Duration::from_secs(45);
 
 /// One thing a connection wants durable before it goes on.
 #[derive(Debug)]
@@ -179,7 +182,7 @@ impl Committer {
     async fn write(&self, batch: &[Progress]) -> Vec<Durable> {
         let mut pause = RETRY_FIRST;
         loop {
-            match self.store.commit_progress(batch, self.clock.now()).await {
+            match self.commit_once(batch).await {
                 Ok(acks) => return acks.into_iter().map(Durable::from).collect(),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "Outcomes wait for the database");
@@ -189,6 +192,14 @@ impl Committer {
                 Err(error) => return self.write_one_by_one(batch, &error).await,
             }
         }
+    }
+
+    /// A database that neither answers nor breaks the connection is one that is away.
+    async fn commit_once(&self, batch: &[Progress]) -> crate::store::Result<Vec<Ack>> {
+        let commit = self.store.commit_progress(batch, self.clock.now());
+        tokio::time::timeout(COMMIT_MAX, commit)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer to a commit".to_owned())))
     }
 
     /// What the store refuses must not spoil the other jobs of the group.

@@ -32,11 +32,11 @@ impl Upkeep {
         }
     }
 
-    /// Does what is due.
+    /// Does what is due, for a worker that has these jobs at hand.
     ///
     /// # Errors
     /// Of the store; it stays due.
-    pub async fn run(&mut self, store: &dyn Store, clock: &dyn Clock) -> Result<()> {
+    pub async fn run(&mut self, store: &dyn Store, clock: &dyn Clock, worker: i64, held: &[i64]) -> Result<()> {
         let now = Instant::now();
         if now >= self.rescue_at {
             for rescued in store.rescue(clock.now()).await? {
@@ -48,6 +48,10 @@ impl Upkeep {
                 } else {
                     tracing::info!(job.id = rescued.job_id, "A job of a lost worker is ready again");
                 }
+            }
+            // A claim may take effect and its answer be lost: nobody would rescue what a living worker owns.
+            for job_id in store.give_back_unheld(worker, held).await? {
+                tracing::info!(job.id = job_id, "A job that was claimed and never arrived is ready again");
             }
             self.rescue_at = now + self.rescue_every;
         }

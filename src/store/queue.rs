@@ -48,6 +48,10 @@ pub trait Queue: Send + Sync {
     /// `LeaseLost` when fenced; `Refused` for `Done` while messages are queued or deferred.
     async fn finish(&self, lease: Lease, end: JobEnd, now: Timestamp) -> Result<()>;
 
+    /// Makes those running jobs of a worker ready again that are not among the `held` ones: jobs it was given by a
+    /// claim whose answer was lost. What was in flight stays for the next owner. Returns their ids.
+    async fn give_back_unheld(&self, worker: i64, held: &[i64]) -> Result<Vec<i64>>;
+
     /// Sets a job aside for a person, with the reason; its broadcast stays unfinished on purpose.
     /// # Errors
     /// `LeaseLost` when fenced.

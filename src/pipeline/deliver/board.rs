@@ -94,6 +94,13 @@ impl Board {
         self.low.notified().await;
     }
 
+    /// More chunks may be wanted than the last look at the board said: one that was being read has arrived.
+    pub fn look(&self) {
+        if self.n_todo() <= LOW_WATER {
+            self.low.notify_one();
+        }
+    }
+
     /// Messages were put back: waiting connections look again.
     pub fn call(&self) {
         self.more.notify_waiters();

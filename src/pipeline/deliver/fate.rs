@@ -5,7 +5,7 @@ use crate::domain::broadcast::OnUncertain;
 use crate::domain::message::{MessageStatus, Outcome, ReplyNote};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
-use crate::smtp::failure::Failure;
+use crate::smtp::failure::{Cause, Failure, Stage};
 use crate::smtp::verdict::{Fault, Verdict, verdict};
 use crate::store::delivery::Settled;
 
@@ -17,6 +17,8 @@ pub struct Rules<'a> {
     pub on_uncertain: OnUncertain,
     /// When the broadcast began: age counts from there.
     pub started: Timestamp,
+    /// No message waits longer than this: at that time it is found to have expired.
+    pub expires_at: Option<Timestamp>,
     pub relay_id: i64,
     /// In -1 to 1.
     pub jitter: f64,
@@ -48,13 +50,23 @@ pub fn sent(ordinal: u16, past: Past, reply: ReplyNote, rules: &Rules) -> Settle
     )
 }
 
-/// The fate of a message whose attempt failed.
+/// The fate of a message that was refused before its content. Only what fails before the relay was told of this
+/// very message is nobody's failure but the relay's: from RCPT on a message is deferred, so that one that the
+/// relay never takes does not stand in the way of those behind it, and comes to an end with its age.
 #[must_use]
-pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fate {
+pub fn refused(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fate {
     let verdict = verdict(failure);
-    if verdict.fault == Fault::Relay && !verdict.counts_as_attempt && verdict.retry_after.is_none() {
+    let is_unheard_of = failure.stage <= Stage::Mail || failure.stage == Stage::Reset;
+    if is_unheard_of && verdict.fault == Fault::Relay && !verdict.counts_as_attempt {
         return Fate::PutBack;
     }
+    Fate::Settle(failed(ordinal, past, failure, rules))
+}
+
+/// The fate of a message whose attempt failed.
+#[must_use]
+pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Settled {
+    let verdict = verdict(failure);
     let burnt = past.burnt + i64::from(verdict.counts_as_attempt);
     let tries_again = match verdict.status {
         MessageStatus::Deferred => true,
@@ -67,14 +79,15 @@ pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fat
                 .retry
                 .next_at(burnt, verdict.retry_after, rules.jitter, rules.started, rules.now)
         })
-        .flatten();
+        .flatten()
+        .map(|at| rules.expires_at.map_or(at, |end| at.min(end)));
     let status = match verdict.status {
         // Out of time: a message in doubt stays in doubt, any other has failed.
         MessageStatus::Deferred if next_at.is_none() => MessageStatus::Failed,
         MessageStatus::Uncertain if next_at.is_some() => MessageStatus::Deferred,
         status => status,
     };
-    Fate::Settle(settled(
+    settled(
         ordinal,
         past,
         rules,
@@ -84,7 +97,14 @@ pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fat
             status,
             next_at,
         },
-    ))
+    )
+}
+
+/// Whether the relay asked for less: whoever goes on at once would meet the same refusal. Not so at RCPT, where
+/// it may be about the one address, and not for a connection that broke: a fresh one will tell.
+#[must_use]
+pub fn is_told_to_wait(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Reply(_)) && failure.stage != Stage::Rcpt && verdict(failure).fault == Fault::Relay
 }
 
 /// A message that may have been on the wire when its last owner died: in doubt, and by policy sent again at

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::smtp::config::RelayConfig;
 use crate::smtp::failure::Failure;
-use crate::smtp::pace::Pace;
+use crate::smtp::pace::{Pace, RATE_PER_SEC_MIN};
 use crate::smtp::tls::TlsContext;
 
 /// A relay as the connections of this worker share it.
@@ -82,12 +82,13 @@ impl Gauges {
 }
 
 impl Relay {
-    /// Takes this worker's share of the relay's limit: the limit is for all of them together.
-    pub fn share_pace(&self, live_workers: i64) {
-        let share = self
-            .config
-            .rate_per_sec
-            .map(|limit| f64::from(limit) / live_workers.max(1) as f64);
+    /// Takes this worker's share of the relay's limit: the limit is for all of them together. `None` is no share
+    /// yet: next to nothing.
+    pub fn share_pace(&self, among: Option<i64>) {
+        let share = self.config.rate_per_sec.map(|limit| match among {
+            Some(workers) => f64::from(limit) / workers.max(1) as f64,
+            None => RATE_PER_SEC_MIN,
+        });
         self.pace.set_rate(share);
     }
 }

@@ -1,6 +1,7 @@
 //! One connection slot: a task that opens connections to the relay as they are needed and carries messages over
 //! them, one at a time. Never shares a connection.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Pauses between tries of a slot while the relay does not let us in.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How often a slot looks whether the lease is there again. It comes with a heartbeat, so seconds pass anyway.
+const LEASE_LOOK: Duration = Duration::from_millis(250);
 
 /// What all slots of a worker share.
 pub struct SlotDeps {
@@ -52,6 +55,17 @@ struct Parcel {
     item: Item,
     envelope: Envelope,
     bytes: Vec<u8>,
+}
+
+impl SlotDeps {
+    /// Waits until one more message may be begun: the lease holds, and the pace has a permit. Without a lease
+    /// every message would be begun, not committed, and begun again.
+    async fn may_go(&self) {
+        while !self.lease.holds(self.clock.now()) {
+            tokio::time::sleep(LEASE_LOOK).await;
+        }
+        self.relay.pace.ready().await;
+    }
 }
 
 impl Slot {
@@ -89,7 +103,7 @@ impl Slot {
             tokio::select! {
                 biased;
                 () = deps.stop.cancelled() => return None,
-                () = deps.relay.pace.ready() => {}
+                () = deps.may_go() => {}
             }
             let Some(item) = deps.board.take() else { continue };
             if let Some(parcel) = self.pack(item).await {
@@ -124,11 +138,7 @@ impl Slot {
             self.settle(&item, expired).await;
             return None;
         }
-        let composed = item.run.prepared.composer.compose(item.run.recipient(item.ordinal));
-        let parcel = composed
-            .map_err(|e| e.to_string())
-            .and_then(|c| Ok((Envelope::new(c.envelope_from.as_str(), c.to)?, c.bytes)));
-        match parcel {
+        match compose(&item) {
             Ok((envelope, bytes)) => Some(Parcel { item, envelope, bytes }),
             Err(why) => {
                 let failed = fate::untried(item.ordinal, past, MessageStatus::Failed, "template_error", why, now);
@@ -140,88 +150,96 @@ impl Slot {
 
     /// Hands a message to the relay, and every next one that can share its round trips.
     async fn carry(&mut self, parcel: Parcel) {
+        let deps = Arc::clone(&self.deps);
         let Some(mut connection) = self.connected(&parcel.item).await else {
             return;
         };
-        if let Err(failure) = connection.begin(&parcel.envelope, parcel.bytes.len()).await {
+        let begun = tokio::select! {
+            biased;
+            begun = connection.begin(&parcel.envelope, parcel.bytes.len()) => begun,
+            // Nothing is at stake before the content, and a slow relay must not hold up our end.
+            () = deps.stop.cancelled() => {
+                drop(connection);
+                deps.relay.gauges.closed();
+                return self.put_back(&parcel.item);
+            }
+        };
+        if let Err(failure) = begun {
             self.connection = Some(connection);
             return self.refused(&parcel.item, &failure).await;
         }
         let mut at_hand = parcel;
         let mut before: Option<(Item, Settled)> = None;
         loop {
-            if !self.commit(before.take(), &at_hand.item).await {
-                // The relay waits for content that will not come: this connection is of no use any more.
-                drop(connection);
-                self.deps.relay.gauges.closed();
-                return;
-            }
+            // Before the commit: behind it nothing may wait, or the lease might end before the end of data.
             let next = if connection.has_room() {
                 self.next_parcel_now().await
             } else {
                 None
             };
+            if !self.commit(before.take(), &at_hand.item).await {
+                if let Some(next) = next {
+                    self.put_back(&next.item);
+                }
+                // The relay waits for content that will not come: this connection is of no use any more.
+                drop(connection);
+                self.deps.relay.gauges.closed();
+                return;
+            }
             let with_next = next.as_ref().map(|p| (&p.envelope, p.bytes.len()));
             let Finished { this, next: begun } = connection.finish(&at_hand.bytes, with_next).await;
             let outcome = self.judge(&at_hand.item, &this);
-            match (begun, next, outcome) {
-                (Some(Ok(())), Some(next), Some(settled)) => {
-                    before = Some((at_hand.item, settled));
+            match (begun, next) {
+                (Some(Ok(())), Some(next)) => {
+                    before = Some((at_hand.item, outcome));
                     at_hand = next;
                 }
-                (begun, next, outcome) => {
+                (begun, next) => {
                     self.connection = Some(connection);
-                    return self.wind_up(at_hand.item, outcome, begun.zip(next)).await;
+                    self.settle(&at_hand.item, outcome).await;
+                    if let Some((Err(failure), next)) = begun.zip(next) {
+                        self.refused(&next.item, &failure).await;
+                    } else if let Err(failure) = this
+                        && fate::is_told_to_wait(&failure)
+                    {
+                        self.back_off(&failure).await;
+                    }
+                    return;
                 }
             }
         }
     }
 
-    /// The last message of a series, and the one that was to follow it.
-    async fn wind_up(&mut self, item: Item, outcome: Option<Settled>, next: Option<(Result<(), Failure>, Parcel)>) {
-        match outcome {
-            Some(settled) => self.settle(&item, settled).await,
-            None => self.retract(&item).await,
-        }
-        match next {
-            Some((Err(failure), next)) => self.refused(&next.item, &failure).await,
-            Some((Ok(()), next)) => {
-                // Begun, but the message before it is in a state that cannot be carried on.
-                self.put_back(&next.item);
-                self.connection = None;
-                self.deps.relay.gauges.closed();
-            }
-            None => {}
-        }
-    }
-
-    /// The row for a message whose content was written; `None` when it was the relay that failed and the
-    /// message is to be put back.
-    fn judge(&mut self, item: &Item, this: &Result<Reply, Failure>) -> Option<Settled> {
+    /// The row for a message whose content was written.
+    fn judge(&mut self, item: &Item, this: &Result<Reply, Failure>) -> Settled {
         let past = item.run.past(item.ordinal);
         match this {
             Ok(reply) => {
                 self.backoff = BACKOFF_FIRST;
                 self.deps.relay.gauges.set_trouble(None);
-                Some(fate::sent(item.ordinal, past, reply.note(), &self.rules(item)))
+                fate::sent(item.ordinal, past, reply.note(), &self.rules(item))
             }
-            Err(failure) => match fate::failed(item.ordinal, past, failure, &self.rules(item)) {
-                Fate::Settle(settled) => Some(settled),
-                Fate::PutBack => None,
-            },
+            Err(failure) => fate::failed(item.ordinal, past, failure, &self.rules(item)),
         }
     }
 
-    /// A message that the relay refused before its content.
+    /// A message that the relay refused before its content. A connection that has carried messages may end at any
+    /// time, which says nothing of the relay: a fresh one will tell whether it still takes mail.
     async fn refused(&mut self, item: &Item, failure: &Failure) {
         let past = item.run.past(item.ordinal);
-        let fate = fate::failed(item.ordinal, past, failure, &self.rules(item));
-        match fate {
-            Fate::Settle(settled) => self.settle(item, settled).await,
+        let waits = match fate::refused(item.ordinal, past, failure, &self.rules(item)) {
+            Fate::Settle(settled) => {
+                self.settle(item, settled).await;
+                fate::is_told_to_wait(failure)
+            }
             Fate::PutBack => {
                 self.put_back(item);
-                self.back_off(failure).await;
+                let is_fresh = self.connection.as_ref().is_none_or(|c| c.messages_sent() == 0);
+                is_fresh || self.connection.as_ref().is_some_and(Connection::is_usable)
             }
+        };
+        if waits {
+            self.back_off(failure).await;
         }
     }
 
@@ -312,7 +330,16 @@ impl Slot {
             self.connection = Some(connection);
             self.close().await;
         }
-        match Connection::open(&self.deps.relay.config, &self.deps.relay.tls).await {
+        let deps = Arc::clone(&self.deps);
+        let opened = tokio::select! {
+            biased;
+            opened = Connection::open(&deps.relay.config, &deps.relay.tls) => opened,
+            () = deps.stop.cancelled() => {
+                self.put_back(item);
+                return None;
+            }
+        };
+        match opened {
             Ok(connection) => {
                 self.deps.relay.gauges.opened();
                 Some(connection)
@@ -347,6 +374,7 @@ impl Slot {
             retry: &self.deps.retry,
             on_uncertain: item.run.prepared.on_uncertain,
             started: item.run.prepared.date,
+            expires_at: item.run.prepared.expires_at,
             relay_id: self.deps.relay.id,
             jitter: fastrand::f64() * 2.0 - 1.0,
             now: self.deps.clock.now(),
@@ -361,4 +389,13 @@ impl Slot {
             }
         }
     }
+}
+
+/// The bytes of a message and its envelope, or why there are none. A template that makes the program panic is a
+/// template that cannot be rendered: it costs its own messages, and not the connection's task.
+fn compose(item: &Item) -> Result<(Envelope, Vec<u8>), String> {
+    let compose = || item.run.prepared.composer.compose(item.run.recipient(item.ordinal));
+    let composed = catch_unwind(AssertUnwindSafe(compose)).map_err(|_| "composing the message broke".to_owned())?;
+    let composed = composed.map_err(|e| e.to_string())?;
+    Ok((Envelope::new(composed.envelope_from.as_str(), composed.to)?, composed.bytes))
 }

@@ -14,42 +14,84 @@ use crate::pipeline::deliver::run::Halt;
 use crate::store::Result;
 use crate::store::workers::Heartbeat;
 
-/// Beats until the worker has ended; also while it drains.
-pub(super) async fn beat(shared: Arc<Shared>, ended: CancellationToken) {
-    let mut speed = Speed::start();
-    loop {
-        tokio::select! {
-            () = ended.cancelled() => return,
-            () = tokio::time::sleep(shared.deps.settings.heartbeat) => {}
+/// A heart that has not beaten yet.
+pub(super) struct Heart {
+    shared: Arc<Shared>,
+    speed: Speed,
+    share: Share,
+}
+
+impl Heart {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            speed: Speed::start(),
+            share: Share::default(),
         }
-        if let Err(error) = beat_once(&shared, &mut speed).await {
-            tracing::warn!(%error, "The heartbeat could not be written");
+    }
+
+    /// Beats until the worker has ended; also while it drains.
+    pub async fn run(mut self, ended: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = ended.cancelled() => return,
+                () = tokio::time::sleep(self.shared.deps.settings.heartbeat) => {}
+            }
+            self.beat().await;
         }
+    }
+
+    pub async fn beat(&mut self) {
+        // A connection that hangs must not keep us from trying another one while the lease still holds.
+        let limit = self.shared.deps.settings.lease / 3;
+        let beaten = tokio::time::timeout(limit, self.try_beat()).await;
+        match beaten {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "The heartbeat could not be written"),
+            Err(_) => tracing::warn!("The heartbeat could not be written in {} s", limit.as_secs_f32()),
+        }
+    }
+
+    async fn try_beat(&mut self) -> Result<()> {
+        let deps = &self.shared.deps;
+        // Taken before the request is sent: a slow answer must not lengthen the lease.
+        let (asked, now) = (Instant::now(), deps.clock.now());
+        let stats = WorkerStats {
+            rate_per_sec: self.speed.measure(deps.relay.gauges.n_settled()),
+            connections_open: deps.relay.gauges.connections_open(),
+            trouble: deps.relay.gauges.trouble(),
+        };
+        let draining = self.shared.stop.is_cancelled();
+        let answer = deps
+            .store
+            .heartbeat(self.shared.id(), now + deps.settings.lease, draining, &stats, now)
+            .await?;
+        match answer {
+            Heartbeat::Alive { live_workers } => {
+                self.shared.lease.extend(asked, now, deps.settings.lease);
+                deps.relay.share_pace(self.share.among(live_workers));
+            }
+            Heartbeat::Dead => start_anew(&self.shared).await?,
+        }
+        Ok(())
     }
 }
 
-async fn beat_once(shared: &Arc<Shared>, speed: &mut Speed) -> Result<()> {
-    let deps = &shared.deps;
-    // Taken before the request is sent: a slow answer must not lengthen the lease.
-    let (asked, now) = (Instant::now(), deps.clock.now());
-    let stats = WorkerStats {
-        rate_per_sec: speed.measure(deps.relay.gauges.n_settled()),
-        connections_open: deps.relay.gauges.connections_open(),
-        trouble: deps.relay.gauges.trouble(),
-    };
-    let draining = shared.stop.is_cancelled();
-    match deps
-        .store
-        .heartbeat(shared.id(), now + deps.settings.lease, draining, &stats, now)
-        .await?
-    {
-        Heartbeat::Alive { live_workers } => {
-            shared.lease.extend(asked, now, deps.settings.lease);
-            deps.relay.share_pace(live_workers);
+/// Among how many workers the pace is shared. A share shrinks at once and grows a beat later, and a newcomer waits
+/// for a beat: by then the others have heard of it and made room, so that all together never exceed the limit.
+#[derive(Default)]
+struct Share {
+    live_before: Option<i64>,
+}
+
+impl Share {
+    /// `None` is no share yet.
+    fn among(&mut self, live_workers: i64) -> Option<i64> {
+        match self.live_before.replace(live_workers) {
+            Some(before) => Some(before.max(live_workers)),
+            None => (live_workers <= 1).then_some(1),
         }
-        Heartbeat::Dead => start_anew(shared).await?,
     }
-    Ok(())
 }
 
 /// Others have declared this worker dead: its jobs are theirs. It drops everything and comes back as a new
@@ -90,5 +132,23 @@ impl Speed {
         let seconds = (at - self.at).max(Duration::from_millis(1)).as_secs_f64();
         *self = Self { at, n_settled };
         n_settled.saturating_sub(before) as f64 / seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_shrinks_at_once_and_grows_a_beat_later() {
+        let mut share = Share::default();
+        let among: Vec<_> = [1, 2, 2, 1, 1].into_iter().map(|live| share.among(live)).collect();
+        assert_eq!(among, [Some(1), Some(2), Some(2), Some(2), Some(1)]);
+    }
+
+    #[test]
+    fn a_newcomer_waits_a_beat_for_its_share() {
+        let mut share = Share::default();
+        assert_eq!([share.among(3), share.among(3)], [None, Some(3)]);
     }
 }

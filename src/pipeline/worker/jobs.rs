@@ -30,11 +30,15 @@ pub(super) async fn split(shared: Arc<Shared>, job: Claimed) {
 
 /// Delivers a chunk. `settling_in` counts chunks that are not on the board yet.
 pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<AtomicUsize>) {
-    let begun = begin(&shared, &job).await;
+    let begun = match insist(&shared, || settle_doubts(&shared, &job)).await {
+        Ok(()) => begin(&shared, &job).await,
+        Err(error) => Err(error),
+    };
     if let Ok(Some(run)) = &begun {
         shared.board.put(Arc::clone(run));
     }
     settling_in.fetch_sub(1, Ordering::SeqCst);
+    shared.board.look();
     let done = match begun {
         Ok(Some(run)) => {
             if shared.stop.is_cancelled() {
@@ -50,8 +54,33 @@ pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<
     give_up_on_error(&shared, job.lease, done).await;
 }
 
+/// Messages that may have been on the wire when the last owner died are in doubt, and that is the first thing to
+/// be written down: a job that is given back forgets them.
+async fn settle_doubts(shared: &Arc<Shared>, job: &Claimed) -> Result<()> {
+    if job.inflight.is_empty() {
+        return Ok(());
+    }
+    let run = read(shared, job).await?;
+    tracing::warn!(
+        job.id = job.lease.job_id,
+        n_messages = job.inflight.len(),
+        "Messages were on the wire when their worker was lost"
+    );
+    let doubtful = job.inflight.iter().map(|&o| in_doubt(shared, job, &run, o)).collect();
+    write_down(shared, job.lease, doubtful).await
+}
+
 /// Reads a chunk and settles what needs no relay. `None` when an operator wants the job stopped.
 async fn begin(shared: &Arc<Shared>, job: &Claimed) -> Result<Option<Arc<ChunkRun>>> {
+    if job.stop.is_some() {
+        return Ok(None);
+    }
+    let run = read(shared, job).await?;
+    settle_without_relay(shared, job.lease, &run).await?;
+    Ok(Some(Arc::new(run)))
+}
+
+async fn read(shared: &Arc<Shared>, job: &Claimed) -> Result<ChunkRun> {
     let store = &*shared.deps.store;
     let prepared = match shared.deps.desk.prepare(store, &job.broadcast_id).await? {
         Ok(prepared) => prepared,
@@ -59,29 +88,7 @@ async fn begin(shared: &Arc<Shared>, job: &Claimed) -> Result<Option<Arc<ChunkRu
     };
     let work = store.chunk_work(job.lease).await?;
     let now = shared.deps.clock.now();
-    let run = ChunkRun::new(job.lease, job.seq, prepared, work.chunk.recipients, work.earlier, now);
-    let doubtful: Vec<Settled> = job.inflight.iter().map(|&o| in_doubt(shared, job, &run, o)).collect();
-    if !doubtful.is_empty() {
-        tracing::warn!(
-            job.id = job.lease.job_id,
-            n_messages = doubtful.len(),
-            "Messages were on the wire when their worker was lost"
-        );
-        // What is in doubt changes what is to do: the chunk is read again with it.
-        write_down(shared, job.lease, doubtful).await?;
-        if job.stop.is_none() {
-            let again = Claimed {
-                inflight: Vec::new(),
-                ..job.clone()
-            };
-            return Box::pin(begin(shared, &again)).await;
-        }
-    }
-    if job.stop.is_some() {
-        return Ok(None);
-    }
-    settle_without_relay(shared, job.lease, &run).await?;
-    Ok(Some(Arc::new(run)))
+    Ok(ChunkRun::new(job.lease, job.seq, prepared, work.chunk.recipients, work.earlier, now))
 }
 
 fn in_doubt(shared: &Arc<Shared>, job: &Claimed, run: &ChunkRun, ordinal: u16) -> Settled {
@@ -145,6 +152,7 @@ fn rules<'a>(shared: &'a Arc<Shared>, prepared: &Prepared) -> Rules<'a> {
         retry: &shared.deps.settings.retry,
         on_uncertain,
         started: prepared.date,
+        expires_at: prepared.expires_at,
         relay_id: shared.deps.relay.id,
         jitter: 0.0,
         now: shared.deps.clock.now(),
@@ -164,40 +172,44 @@ async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd) -> Result<()> {
 
 /// Gives back a job that could not be carried on: for another try where that may help, else for a person.
 async fn give_up_on_error(shared: &Arc<Shared>, lease: Lease, done: Result<()>) {
+    let store = &shared.deps.store;
     let given_back = match done {
         Ok(()) => return,
-        Err(StoreError::LeaseLost) => {
-            tracing::warn!(job.id = lease.job_id, "The lease on a job has lapsed; the work is dropped");
-            return;
-        }
         Err(error) if error.is_transient() => {
             tracing::warn!(job.id = lease.job_id, %error, "A job is given back because of the database");
-            insist(shared, || {
-                shared
-                    .deps
-                    .store
-                    .finish(lease, JobEnd::Released, shared.deps.clock.now())
-            })
-            .await
+            insist(shared, || store.finish(lease, JobEnd::Released, shared.deps.clock.now())).await
         }
         Err(error) => {
-            tracing::error!(job.id = lease.job_id, %error, "A job is set aside: it cannot be carried on");
-            let why = error.to_string();
-            insist(shared, || shared.deps.store.quarantine(lease, &why, shared.deps.clock.now())).await
+            // Where the lease is gone this changes nothing. Where it is not, the database refused what became of
+            // the messages, and a job that is not given back would stay ours for as long as we live.
+            let why = match &error {
+                StoreError::LeaseLost => "the database refused what became of its messages".to_owned(),
+                _ => error.to_string(),
+            };
+            let set_aside = insist(shared, || store.quarantine(lease, &why, shared.deps.clock.now())).await;
+            if set_aside.is_ok() {
+                tracing::error!(job.id = lease.job_id, why, "A job is set aside: it cannot be carried on");
+            }
+            set_aside
         }
     };
-    if let Err(error) = given_back {
-        tracing::warn!(job.id = lease.job_id, %error, "A job was left to be rescued");
+    match given_back {
+        Ok(()) => {}
+        Err(StoreError::LeaseLost) => {
+            tracing::warn!(job.id = lease.job_id, "The lease on a job has lapsed; the work is dropped");
+        }
+        Err(error) => tracing::warn!(job.id = lease.job_id, %error, "A job was left to be rescued"),
     }
 }
 
-/// Repeats a step while the database is away. Safe, because the step is fenced: a repeat of one that took
-/// effect finds the lease gone.
+/// Repeats a step while the database is away; at the worker's end, for as long as that may take. Safe, because the
+/// step is fenced: a repeat of one that took effect finds the lease gone.
 async fn insist<F: Future<Output = Result<()>>>(shared: &Arc<Shared>, step: impl Fn() -> F) -> Result<()> {
     let mut pause = RETRY_FIRST;
     loop {
         match step().await {
-            Err(error) if error.is_transient() && !shared.stop.is_cancelled() => {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, worker.id = shared.id(), "A job waits for the database");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }

@@ -5,11 +5,13 @@
 mod heartbeat;
 mod jobs;
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use futures_util::FutureExt as _;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +23,7 @@ use super::lease::LeaseWatch;
 use super::settle::Settler;
 use super::{schedule, sweep};
 use crate::clock::Clock;
-use crate::domain::job::JobKind;
+use crate::domain::job::{Claimed, JobKind};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::store::workers::NewWorker;
@@ -31,6 +33,9 @@ use crate::store::{Result, Store};
 const FAN_OUTS_MAX: usize = 2;
 /// Rounds follow each other no faster: a fan-out calls for every chunk it makes.
 const ROUND_GAP: Duration = Duration::from_millis(20);
+
+/// What is left to be written when the time to end is over may take this long: a commit takes milliseconds.
+const LAST_WRITE_MAX: Duration = Duration::from_secs(2);
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -93,24 +98,28 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
         lease,
         board: Arc::default(),
         settler,
-        stop,
+        // A child: a part that breaks ends this worker, and nothing else.
+        stop: stop.child_token(),
     });
-    let slots = start_slots(&shared);
     let ended = CancellationToken::new();
-    let heart = tokio::spawn(heartbeat::beat(Arc::clone(&shared), ended.clone()));
+    let mut heart = heartbeat::Heart::new(Arc::clone(&shared));
+    // Before the first message: it brings this worker's share of the pace.
+    heart.beat().await;
+    let mut slots = start_slots(&shared);
+    let beating = tokio::spawn(heart.run(ended.clone()));
 
-    let jobs = work(&shared).await;
+    let jobs = work(&shared, &mut slots).await;
     drain(&shared, jobs, slots).await;
     ended.cancel();
-    let _ = heart.await;
-    let retired = shared
-        .deps
-        .store
-        .retire_worker(shared.id(), shared.deps.clock.now())
-        .await;
+    let _ = beating.await;
+    let (store, clock, id) = (Arc::clone(&shared.deps.store), Arc::clone(&shared.deps.clock), shared.id());
     drop(shared);
-    let _ = settling.await;
-    retired
+    // What is learnt is written before others may take the jobs. The settler would wait for a lost database for
+    // ever, though, and this worker has no more time.
+    if tokio::time::timeout(LAST_WRITE_MAX, settling).await.is_err() {
+        tracing::warn!("The last outcomes could not be written; their messages are in doubt");
+    }
+    store.retire_worker(id, clock.now()).await
 }
 
 fn start_slots(shared: &Arc<Shared>) -> JoinSet<()> {
@@ -129,7 +138,7 @@ fn start_slots(shared: &Arc<Shared>) -> JoinSet<()> {
 }
 
 /// Rounds until told to stop. Returns the jobs that are still at hand.
-async fn work(shared: &Arc<Shared>) -> Jobs {
+async fn work(shared: &Arc<Shared>, slots: &mut JoinSet<()>) -> Jobs {
     let mut jobs = Jobs::default();
     let mut upkeep = sweep::Upkeep::new(shared.deps.settings.lease);
     let mut wakeups = shared.deps.store.wakeups();
@@ -152,7 +161,8 @@ async fn work(shared: &Arc<Shared>) -> Jobs {
             () = shared.stop.cancelled() => {}
             called = wakeups.changed() => if called.is_err() { break },
             () = shared.board.is_low() => {}
-            () = jobs.one_ended() => {}
+            ended = jobs.one_ended() => heed_end(shared, ended),
+            Some(ended) = slots.join_next() => heed_end(shared, ended),
             () = nap => {}
         }
     }
@@ -163,9 +173,22 @@ async fn work(shared: &Arc<Shared>) -> Jobs {
 /// Returns when the next thing falls due.
 async fn round(shared: &Arc<Shared>, jobs: &mut Jobs, upkeep: &mut sweep::Upkeep) -> Result<Option<Timestamp>> {
     let (store, clock) = (&*shared.deps.store, &*shared.deps.clock);
-    upkeep.run(store, clock).await?;
-    if store.next_campaign_at().await?.is_some_and(|at| at <= clock.now()) {
-        schedule::start_due_campaigns(store, clock).await?;
+    while let Some(ended) = jobs.one_ended().now_or_never() {
+        heed_end(shared, ended);
+    }
+    // What goes wrong with one campaign, or in the upkeep, must not keep the mail of all others waiting.
+    if let Err(error) = upkeep.run(store, clock, shared.id(), &jobs.held()).await {
+        tracing::warn!(%error, "The upkeep failed; it is repeated");
+    }
+    let mut campaign_at = store.next_campaign_at().await?;
+    if campaign_at.is_some_and(|at| at <= clock.now()) {
+        campaign_at = match schedule::start_due_campaigns(store, clock).await {
+            Ok(_) => store.next_campaign_at().await?,
+            Err(error) => {
+                tracing::error!(%error, "A due campaign could not be started; it is tried again");
+                None
+            }
+        };
     }
     if store.next_due().await?.is_some_and(|at| at <= clock.now()) {
         store.promote(clock.now()).await?;
@@ -173,7 +196,7 @@ async fn round(shared: &Arc<Shared>, jobs: &mut Jobs, upkeep: &mut sweep::Upkeep
     claim_fan_outs(shared, jobs).await?;
     claim_chunks(shared, jobs).await?;
     heed_stops(shared).await?;
-    let due = [store.next_due().await?, store.next_campaign_at().await?];
+    let due = [store.next_due().await?, campaign_at];
     Ok(due.into_iter().flatten().min())
 }
 
@@ -187,7 +210,7 @@ async fn claim_fan_outs(shared: &Arc<Shared>, jobs: &mut Jobs) -> Result<()> {
         .claim(shared.id(), JobKind::FanOut, free as i64, shared.deps.clock.now())
         .await?
     {
-        jobs.fan_outs.spawn(jobs::split(Arc::clone(shared), job));
+        jobs.start_fan_out(shared, job);
     }
     Ok(())
 }
@@ -266,15 +289,30 @@ impl Shared {
 struct Jobs {
     fan_outs: JoinSet<()>,
     chunks: JoinSet<()>,
+    by_task: HashMap<task::Id, i64>,
     /// Chunks that are being read and are not on the board yet.
-    settling_in: Arc<std::sync::atomic::AtomicUsize>,
+    settling_in: Arc<AtomicUsize>,
 }
 
 impl Jobs {
-    fn start_chunk(&mut self, shared: &Arc<Shared>, job: crate::domain::job::Claimed) {
+    fn start_fan_out(&mut self, shared: &Arc<Shared>, job: Claimed) {
+        let id = job.lease.job_id;
+        let task = self.fan_outs.spawn(jobs::split(Arc::clone(shared), job));
+        self.by_task.insert(task.id(), id);
+    }
+
+    fn start_chunk(&mut self, shared: &Arc<Shared>, job: Claimed) {
+        let id = job.lease.job_id;
         self.settling_in.fetch_add(1, Ordering::SeqCst);
-        self.chunks
+        let task = self
+            .chunks
             .spawn(jobs::deliver(Arc::clone(shared), job, Arc::clone(&self.settling_in)));
+        self.by_task.insert(task.id(), id);
+    }
+
+    /// The ids of all jobs at hand.
+    fn held(&self) -> Vec<i64> {
+        self.by_task.values().copied().collect()
     }
 
     fn is_settling_in(&self) -> bool {
@@ -282,20 +320,23 @@ impl Jobs {
     }
 
     /// Waits until a job has ended; for ever when there is none.
-    async fn one_ended(&mut self) {
-        let (fan_outs, chunks) = (!self.fan_outs.is_empty(), !self.chunks.is_empty());
-        tokio::select! {
-            ended = self.fan_outs.join_next(), if fan_outs => report(ended),
-            ended = self.chunks.join_next(), if chunks => report(ended),
-            () = std::future::pending() => {}
-        }
+    async fn one_ended(&mut self) -> std::result::Result<(), JoinError> {
+        let ended = tokio::select! {
+            Some(ended) = self.fan_outs.join_next_with_id() => ended,
+            Some(ended) = self.chunks.join_next_with_id() => ended,
+            else => std::future::pending().await,
+        };
+        let task = ended.as_ref().map_or_else(JoinError::id, |(task, ())| *task);
+        self.by_task.remove(&task);
+        ended.map(drop)
     }
 }
 
-/// A panic in a job is a mistake of ours: the job stays claimed until its lease lapses and is then counted as
-/// a death, so that one that always panics is set aside.
-fn report(ended: Option<std::result::Result<(), tokio::task::JoinError>>) {
-    if let Some(Err(error)) = ended {
-        tracing::error!(%error, "A job's task broke");
+/// A panic is a mistake of ours after which nobody can say what is left undone. The worker ends; the job counts a
+/// death when it is rescued, so that one that always panics is set aside.
+fn heed_end(shared: &Shared, ended: std::result::Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "A task of this worker broke; the worker ends");
+        shared.stop.cancel();
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{CLAIM, Connection, SqlStore, from_json, parsed, retrying};
+use super::{CLAIM, Connection, SqlStore, from_json, json_texts, parsed, retrying};
 use crate::domain::address::SortKey;
 use crate::domain::id::BroadcastId;
 use crate::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
@@ -84,6 +84,27 @@ impl Queue for SqlStore {
 
     async fn finish(&self, lease: Lease, end: JobEnd, now: Timestamp) -> Result<()> {
         retrying(|| self.try_finish(lease, end, now)).await
+    }
+
+    async fn give_back_unheld(&self, worker: i64, held: &[i64]) -> Result<Vec<i64>> {
+        let mut tx = self.begin().await?;
+        let given_back: Vec<i64> = sqlx::query_scalar(
+            "-- give_back_unheld
+            UPDATE jobs SET state = 'ready', worker_id = NULL, epoch = epoch + 1
+             WHERE worker_id = $1 AND state = 'running'
+               AND id NOT IN (SELECT CAST(value->>'v' AS BIGINT) FROM json_each($2))
+            RETURNING id",
+        )
+        .bind(worker)
+        .bind(json_texts(held.iter().map(i64::to_string)))
+        .fetch_all(&mut *tx)
+        .await?;
+        if given_back.is_empty() {
+            tx.commit().await?;
+        } else {
+            self.commit_and_wake(tx).await?;
+        }
+        Ok(given_back)
     }
 
     async fn quarantine(&self, lease: Lease, why: &str, now: Timestamp) -> Result<()> {

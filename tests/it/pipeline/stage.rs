@@ -1,23 +1,28 @@
-//! A stage for stories: a database, an SMTP server that behaves as told, and a worker between them. The real ones, all
-//! of them.
+//! A stage for stories: a database, an SMTP server that behaves as told, and workers between them. The real ones, all of them.
+//! Never sleeps: it waits until something is so, and gives up after a minute.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hikyaku::clock::{Clock, SystemClock};
 use hikyaku::domain::address::EmailAddress;
-use hikyaku::domain::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
+use hikyaku::domain::broadcast::{Audience, Broadcast, NewBroadcast, OnUncertain, Priority};
 use hikyaku::domain::content::{Content, Letter, Mailbox};
 use hikyaku::domain::id::BroadcastId;
+use hikyaku::domain::message::MessageStatus;
 use hikyaku::domain::recipient::{self, Recipient};
 use hikyaku::domain::retry::RetryPolicy;
 use hikyaku::domain::token::SecretKey;
 use hikyaku::pipeline::compose::Desk;
+use hikyaku::pipeline::control::control;
 use hikyaku::pipeline::deliver::{Gauges, Relay};
 use hikyaku::pipeline::worker::{self, Deps, Settings};
 use hikyaku::sink::{Sink, SinkHandle, SinkOptions};
 use hikyaku::smtp::{Pace, RelayConfig, TlsContext};
 use hikyaku::store::intake::Page;
+use hikyaku::store::queue::Wish;
+use hikyaku::store::reports::{AttemptView, MessageView};
 use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{DatabaseUrl, Store};
 use tokio::task::JoinHandle;
@@ -25,45 +30,143 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::database::TestDatabase;
 
-/// A database, a sink, and a worker between them.
+/// Longer than any story takes, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a condition is looked at for which nothing calls.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How the stage is set.
+pub struct Plan {
+    pub sink: SinkOptions,
+    pub connections: u16,
+    pub rate: Option<u32>,
+    pub settings: Settings,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan {
+            sink: SinkOptions::default(),
+            connections: 8,
+            rate: None,
+            settings: Settings {
+                concurrent_jobs: 4,
+                lease: Duration::from_secs(15),
+                heartbeat: Duration::from_millis(200),
+                poll: Duration::from_millis(500),
+                drain: Duration::from_secs(10),
+                retry: RetryPolicy {
+                    delays: vec![Duration::from_millis(50)],
+                    jitter_percent: 20,
+                    max_age: Duration::from_secs(3_600),
+                },
+            },
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// A database and a sink; workers are [hired](Stage::hire).
 pub struct Stage {
     pub store: Arc<dyn Store>,
     pub sink: SinkHandle,
+    /// Where the workers find the relay: the sink, unless a story moves it.
+    pub relay_at: SocketAddr,
+    pub plan: Plan,
+    database: TestDatabase,
+}
+
+/// A worker at work.
+pub struct Hand {
+    pub relay: Arc<Relay>,
     stop: CancellationToken,
-    worker: JoinHandle<hikyaku::store::Result<()>>,
-    _database: TestDatabase,
+    task: JoinHandle<hikyaku::store::Result<()>>,
+}
+
+impl Hand {
+    /// The orderly end.
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
 }
 
 impl Stage {
-    pub async fn open(database: TestDatabase, options: SinkOptions) -> Self {
-        let store = hikyaku::store::open(&DatabaseUrl::parse(&database.url).unwrap())
-            .await
-            .unwrap();
+    pub async fn open(database: TestDatabase, plan: Plan) -> Self {
+        let store = open_store(&database).await;
         let sink = Sink::start(SinkOptions {
             count_recipients: true,
-            ..options
+            ..plan.sink.clone()
         })
         .await
         .unwrap();
-        let stop = CancellationToken::new();
-        let worker = tokio::spawn(worker::run(deps(&store, &sink).await, stop.clone()));
         Stage {
             store,
+            relay_at: sink.addr(),
             sink,
-            stop,
-            worker,
-            _database: database,
+            plan,
+            database,
         }
     }
 
-    /// Accepts a broadcast to `n` addresses, staged in two runs with `repeats` of them twice.
-    pub async fn send(&self, n: usize, repeats: usize) -> BroadcastId {
-        let now = SystemClock.now();
+    /// Another way to the same database, as another process has it.
+    pub async fn another_store(&self) -> Arc<dyn Store> {
+        open_store(&self.database).await
+    }
+
+    /// Hires a worker.
+    pub async fn hire(&self) -> Hand {
+        self.hire_on(Arc::clone(&self.store)).await
+    }
+
+    /// Hires a worker with its own way to the database.
+    pub async fn hire_on(&self, store: Arc<dyn Store>) -> Hand {
+        let mut config = RelayConfig::clear(self.relay_at.ip().to_string(), self.relay_at.port());
+        config.connections = self.plan.connections;
+        config.rate_per_sec = self.plan.rate;
+        let relay = Arc::new(Relay {
+            tls: TlsContext::new(&config).unwrap(),
+            id: self.store.relay_id("sink").await.unwrap(),
+            pace: Pace::new(config.rate_per_sec.map(f64::from)),
+            gauges: Gauges::default(),
+            config,
+        });
+        let deps = Deps {
+            store,
+            clock: Arc::clone(&self.plan.clock),
+            relay: Arc::clone(&relay),
+            desk: Desk::new(SecretKey::new([7; 32]), "http://127.0.0.1:8025".into()),
+            me: NewWorker {
+                host: "test".into(),
+                pid: 1,
+                version: "0".into(),
+            },
+            settings: self.plan.settings.clone(),
+        };
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(worker::run(deps, stop.clone()));
+        Hand { relay, stop, task }
+    }
+
+    /// Accepts a broadcast to these recipients.
+    pub async fn send(&self, recipients: Vec<Recipient>) -> BroadcastId {
+        self.send_as(recipients, |_| {}).await
+    }
+
+    /// Accepts a broadcast to these recipients, changed as the story wants it. Repeats are staged in a second run.
+    pub async fn send_as(&self, recipients: Vec<Recipient>, change: impl FnOnce(&mut NewBroadcast)) -> BroadcastId {
+        let now = self.plan.clock.now();
         let id = BroadcastId::new(now, fastrand::u128(..));
-        let mut all: Vec<Recipient> = (0..n).map(|i| to(&format!("r{i}@d{}.example", i % 7))).collect();
-        all.sort_by_key(Recipient::sort_key);
-        let again: Vec<Recipient> = all.iter().take(repeats).cloned().collect();
-        for (run, recipients) in [all, again].into_iter().enumerate() {
+        let n = recipients.len();
+        let mut runs: [Vec<Recipient>; 2] = Default::default();
+        let mut seen = std::collections::HashSet::new();
+        for recipient in recipients {
+            let is_repeat = !seen.insert(recipient.email.normalised());
+            runs[usize::from(is_repeat)].push(recipient);
+        }
+        for (run, mut recipients) in runs.into_iter().enumerate() {
+            recipients.sort_by_key(Recipient::sort_key);
             let pages: Vec<Page> = recipients
                 .chunks(300)
                 .map(|page| Page {
@@ -73,70 +176,115 @@ impl Stage {
                 .collect();
             self.store.stage_run(&id, run as i64, &pages, now).await.unwrap();
         }
-        self.store
-            .accept(&broadcast(id.clone(), n + repeats), None, now)
-            .await
-            .unwrap();
+        let mut new = broadcast(id.clone(), n);
+        change(&mut new);
+        self.store.accept(&new, None, now).await.unwrap();
         id
     }
 
-    /// Waits until the broadcast is over and returns how.
-    pub async fn ended(&self, id: &BroadcastId) -> hikyaku::domain::broadcast::Broadcast {
+    pub async fn broadcast(&self, id: &BroadcastId) -> Broadcast {
+        let broadcast = self.store.broadcast(id).await.unwrap().unwrap();
+        assert_eq!(broadcast.counts.total(), broadcast.received.accepted(), "conservation: {broadcast:?}");
+        broadcast
+    }
+
+    /// Waits until the broadcast is over and nobody holds a job of it any more, and returns how it ended. Its counters
+    /// must agree with its rows.
+    pub async fn ended(&self, id: &BroadcastId) -> Broadcast {
         let mut wakeups = self.store.wakeups();
         let over = async {
             loop {
                 wakeups.mark_unchanged();
-                let broadcast = self.store.broadcast(id).await.unwrap().unwrap();
-                assert_eq!(broadcast.counts.total(), broadcast.received.accepted(), "conservation: {broadcast:?}");
-                if broadcast.status.is_final() {
-                    return broadcast;
+                let broadcast = self.broadcast(id).await;
+                if broadcast.status.is_final() && self.n_running(id).await == 0 {
+                    return self.broadcast(id).await;
                 }
                 wakeups.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), over)
-            .await
-            .expect("the broadcast ends")
+        let broadcast = match tokio::time::timeout(PATIENCE, over).await {
+            Ok(broadcast) => broadcast,
+            Err(_) => panic!(
+                "the broadcast does not end: {:?}\n{:?}",
+                self.broadcast(id).await,
+                self.store.jobs(None, 20).await.unwrap()
+            ),
+        };
+        assert_eq!(self.store.recount(id).await.unwrap(), broadcast.counts);
+        broadcast
     }
 
-    pub async fn close(self) {
-        self.stop.cancel();
-        self.worker.await.unwrap().unwrap();
+    /// Jobs of the broadcast that somebody is working on.
+    pub async fn n_running(&self, id: &BroadcastId) -> usize {
+        let running = self.store.jobs(Some("running"), 1_000).await.unwrap();
+        running.iter().filter(|job| job.broadcast_id == id.as_str()).count()
+    }
+
+    pub async fn wish(&self, id: &BroadcastId, wish: Wish) -> Broadcast {
+        control(&*self.store, id, &wish, self.plan.clock.now()).await.unwrap()
+    }
+
+    /// Waits until the relay has accepted so many messages.
+    pub async fn accepted(&self, n: u64) {
+        eventually(async || self.sink.sink().stats().accepted >= n).await;
+    }
+
+    pub async fn message(&self, id: &BroadcastId, address: &str) -> MessageView {
+        self.store.message_to(id, address).await.unwrap().unwrap()
+    }
+
+    pub async fn attempts(&self, id: &BroadcastId, address: &str) -> Vec<AttemptView> {
+        let message = self.message(id, address).await;
+        self.store.attempts(message.id).await.unwrap()
+    }
+
+    /// What each attempt of a message came to.
+    pub async fn fates(&self, id: &BroadcastId, address: &str) -> Vec<MessageStatus> {
+        self.attempts(id, address).await.iter().map(|a| a.status).collect()
+    }
+
+    /// Copies of this address at the relay.
+    pub fn copies(&self, address: &str) -> u32 {
+        self.sink.sink().copies().get(address).copied().unwrap_or(0)
+    }
+
+    pub async fn n_flagged(&self, id: &BroadcastId) -> i64 {
+        let rate = self.store.rate(id, self.plan.clock.now()).await.unwrap();
+        rate.possible_duplicates
+    }
+
+    /// The relay has `n` addresses with one copy each, and no message is flagged as a possible duplicate.
+    pub async fn assert_exactly_once(&self, id: &BroadcastId, n: usize) {
+        let copies = self.sink.sink().copies();
+        let twice: Vec<_> = copies.iter().filter(|(_, n)| **n != 1).collect();
+        assert!(twice.is_empty(), "more than one copy: {twice:?}");
+        assert_eq!(copies.len(), n);
+        assert_eq!(self.n_flagged(id).await, 0);
     }
 }
 
-async fn deps(store: &Arc<dyn Store>, sink: &SinkHandle) -> Deps {
-    let config = RelayConfig::clear(sink.addr().ip().to_string(), sink.addr().port());
-    let relay = Relay {
-        tls: TlsContext::new(&config).unwrap(),
-        id: store.relay_id("sink").await.unwrap(),
-        pace: Pace::new(None),
-        gauges: Gauges::default(),
-        config,
+async fn open_store(database: &TestDatabase) -> Arc<dyn Store> {
+    hikyaku::store::open(&DatabaseUrl::parse(&database.url).unwrap())
+        .await
+        .unwrap()
+}
+
+/// Waits until it is so.
+pub async fn eventually(mut is_so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        let mut look = tokio::time::interval(LOOK);
+        while !is_so().await {
+            look.tick().await;
+        }
     };
-    Deps {
-        store: Arc::clone(store),
-        clock: Arc::new(SystemClock),
-        relay: Arc::new(relay),
-        desk: Desk::new(SecretKey::new([7; 32]), "http://127.0.0.1:8025".into()),
-        me: NewWorker {
-            host: "test".into(),
-            pid: 1,
-            version: "0".into(),
-        },
-        settings: Settings {
-            concurrent_jobs: 4,
-            lease: Duration::from_secs(15),
-            heartbeat: Duration::from_secs(1),
-            poll: Duration::from_secs(1),
-            drain: Duration::from_secs(10),
-            retry: RetryPolicy {
-                delays: vec![Duration::from_millis(50)],
-                jitter_percent: 20,
-                max_age: Duration::from_secs(3_600),
-            },
-        },
-    }
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("what the story waits for happens");
+}
+
+/// `n` different recipients in seven domains.
+pub fn people(n: usize) -> Vec<Recipient> {
+    (0..n).map(|i| to(&format!("r{i}@d{}.example", i % 7))).collect()
 }
 
 pub fn to(address: &str) -> Recipient {

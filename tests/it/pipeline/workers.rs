@@ -1,0 +1,148 @@
+//! Workers that come, go, share, and are taken for dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hikyaku::clock::{Clock, ManualClock, SystemClock};
+use hikyaku::domain::broadcast::BroadcastStatus;
+use hikyaku::domain::message::MessageStatus::Sent;
+use hikyaku::domain::time::Timestamp;
+use hikyaku::sink::SinkOptions;
+use tokio::time::timeout;
+
+use super::faulty::FaultyStore;
+use super::stage::{Plan, Stage, eventually, people};
+use super::stories;
+use crate::support::database::{TestDatabase, fresh_postgres};
+
+stories!(
+    a_worker_that_ends_in_order_leaves_the_rest_to_the_next_one,
+    a_worker_without_a_lease_sends_nothing_and_its_jobs_are_taken_over,
+    a_worker_without_work_leaves_the_database_alone,
+);
+
+fn slow() -> Plan {
+    Plan {
+        sink: SinkOptions {
+            latency: Duration::from_millis(4),
+            ..SinkOptions::default()
+        },
+        ..Plan::default()
+    }
+}
+
+async fn a_worker_that_ends_in_order_leaves_the_rest_to_the_next_one(database: TestDatabase) {
+    let stage = Stage::open(database, slow()).await;
+    let first = stage.hire().await;
+    let id = stage.send(people(3_000)).await;
+    stage.accepted(500).await;
+    first.end().await;
+    let out = stage.sink.sink().stats().accepted;
+    let left = stage.broadcast(&id).await;
+    assert_eq!(
+        (left.status, left.counts.sent as u64),
+        (BroadcastStatus::Sending, out),
+        "nothing is left unrecorded"
+    );
+    assert_eq!(stage.n_running(&id).await, 0);
+    let second = stage.hire().await;
+    assert_eq!(stage.ended(&id).await.counts.sent, 3_000);
+    stage.assert_exactly_once(&id, 3_000).await;
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_workers_share_a_broadcast() {
+    let stage = Stage::open(fresh_postgres().await, slow()).await;
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(stage.hire_on(stage.another_store().await).await);
+    }
+    let id = stage.send(people(9_000)).await;
+    assert_eq!(stage.ended(&id).await.counts.sent, 9_000);
+    stage.assert_exactly_once(&id, 9_000).await;
+    for worker in workers {
+        let done = worker.relay.gauges.n_settled();
+        assert!(done >= 1_000, "a worker did {done} of 9,000");
+        worker.end().await;
+    }
+}
+
+/// The system's clock, with hours added by hand: all workers of a story jump together.
+struct Jumping(ManualClock);
+
+impl Clock for Jumping {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().plus_ms(self.0.now().0)
+    }
+}
+
+/// The first worker cannot write its heartbeat, and its lease runs out while it is at work. What it had on the wire may be
+/// sent twice, and each such message is named; nothing else is.
+async fn a_worker_without_a_lease_sends_nothing_and_its_jobs_are_taken_over(database: TestDatabase) {
+    let jump = ManualClock::at(Timestamp(0));
+    let stage = Stage::open(
+        database,
+        Plan {
+            clock: Arc::new(Jumping(jump.clone())),
+            ..slow()
+        },
+    )
+    .await;
+    let faulty = Arc::new(FaultyStore::around(Arc::clone(&stage.store)));
+    let first = stage.hire_on(Arc::<FaultyStore>::clone(&faulty)).await;
+    let id = stage.send(people(3_000)).await;
+    stage.accepted(300).await;
+    faulty.fail_always("heartbeat");
+    jump.advance_ms(60_000);
+    // What was on the wire is answered and recorded; then it is quiet, and stays so.
+    eventually(async || {
+        let before = stage.sink.sink().stats().accepted;
+        let more = eventually(async || stage.sink.sink().stats().accepted > before);
+        timeout(Duration::from_millis(400), more).await.is_err()
+    })
+    .await;
+    let out = stage.sink.sink().stats().accepted;
+    assert!(out < 2_900, "{out}");
+
+    let second = stage.hire().await;
+    assert_eq!(stage.ended(&id).await.counts.sent, 3_000);
+    let copies = stage.sink.sink().copies();
+    assert_eq!(copies.len(), 3_000);
+    let extra: u32 = copies.values().map(|n| n - 1).sum();
+    assert!(extra <= u32::from(stage.plan.connections), "{extra}");
+    for (address, _) in copies.iter().filter(|(_, n)| **n > 1) {
+        assert!(stage.message(&id, address).await.possible_duplicate, "{address}");
+    }
+
+    // The first one learns that it was declared dead, and comes back as a new worker.
+    second.end().await;
+    faulty.heal();
+    let next = stage.send(people(10)).await;
+    assert_eq!(stage.ended(&next).await.counts.sent, 10);
+    assert_eq!(stage.fates(&next, "r1@d1.example").await, [Sent]);
+    first.end().await;
+}
+
+async fn a_worker_without_work_leaves_the_database_alone(database: TestDatabase) {
+    let mut plan = Plan::default();
+    plan.settings.poll = Duration::from_secs(5);
+    plan.settings.heartbeat = Duration::from_secs(3);
+    let stage = Stage::open(database, plan).await;
+    let counted = Arc::new(FaultyStore::around(Arc::clone(&stage.store)));
+    let worker = stage.hire_on(Arc::<FaultyStore>::clone(&counted)).await;
+    let id = stage.send(people(10)).await;
+    stage.ended(&id).await;
+    // The rounds that the end of the broadcast called for.
+    eventually(async || {
+        let before = counted.n_calls();
+        let more = eventually(async || counted.n_calls() > before);
+        timeout(Duration::from_millis(300), more).await.is_err()
+    })
+    .await;
+    let before = counted.n_calls();
+    let much = eventually(async || counted.n_calls() > before + 20);
+    let is_calm = timeout(Duration::from_secs(2), much).await.is_err();
+    assert!(is_calm, "{} calls in two seconds without work", counted.n_calls() - before);
+    worker.end().await;
+}
