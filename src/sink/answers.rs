@@ -19,7 +19,7 @@ impl Shared {
             Some(Wish::CloseAtRcpt) => Reception::Close,
             Some(Wish::Stall) => Reception::Stall,
             Some(Wish::DeferOnce) if self.is_new(address) => {
-                Reception::Refuse("451 4.7.1 greylisted, try again in 1 second\r\n".into())
+                Reception::Refuse("451 4.3.0 busy with something else, come again\r\n".into())
             }
             wish => match self.refusal_by_chance(address) {
                 Some(reply) => Reception::Refuse(reply.into()),
