@@ -10,6 +10,7 @@
 //! | [`Letter`](content::Letter) | what all messages of a broadcast have in common |
 //! | [`Campaign`](campaign::Campaign) | a saved newsletter with an audience and a schedule |
 //! | [`Contact`](contact::Contact) | one person of the stored audience |
+//! | [`Relay`](relay::Relay) | an SMTP server that mail is handed to, with its limits |
 
 pub mod address;
 pub mod broadcast;
@@ -22,6 +23,7 @@ pub mod id;
 pub mod job;
 pub mod message;
 pub mod recipient;
+pub mod relay;
 pub mod retry;
 pub mod time;
 pub mod token;

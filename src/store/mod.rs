@@ -12,6 +12,7 @@ pub mod fan_out;
 pub mod intake;
 pub mod library;
 pub mod queue;
+pub mod relays;
 pub mod reports;
 pub mod schema;
 pub mod workers;
@@ -33,6 +34,7 @@ pub trait Store:
     + intake::Intake
     + library::Library
     + queue::Queue
+    + relays::Relays
     + reports::Reports
     + workers::Workers
 {

@@ -13,6 +13,7 @@ mod fan_out;
 mod intake;
 mod library;
 mod queue;
+mod relays;
 mod reports;
 mod workers;
 

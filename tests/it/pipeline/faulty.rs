@@ -16,6 +16,7 @@ use hikyaku::domain::id::{BroadcastId, CampaignId, ListId, MessageId, TemplateId
 use hikyaku::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::domain::recipient::Recipient;
+use hikyaku::domain::relay::{Relay, RelaySpec};
 use hikyaku::domain::time::Timestamp;
 use hikyaku::domain::worker::{JobView, Worker, WorkerStats};
 use hikyaku::store::access::{Access, ApiKey, User};
@@ -25,6 +26,7 @@ use hikyaku::store::fan_out::{FanOut, FanOutStep, Source};
 use hikyaku::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
 use hikyaku::store::library::{Library, NewCampaign, Template};
 use hikyaku::store::queue::{Queue, Wish};
+use hikyaku::store::relays::Relays;
 use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice};
 use hikyaku::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
 use hikyaku::store::{Result, Store, StoreError};
@@ -211,6 +213,14 @@ pass_on! { Library:
     fn skip_run(id: &CampaignId, planned: Timestamp, next_at: Option<Timestamp>, why: &str, now: Timestamp) -> bool;
     fn set_campaign_status(id: &CampaignId, status: CampaignStatus, next_at: Option<Timestamp>, now: Timestamp) -> bool;
     fn delete_campaign(id: &CampaignId) -> bool;
+}
+
+pass_on! { Relays:
+    fn put_relay(name: &str, spec: &RelaySpec, now: Timestamp) -> Relay;
+    fn relay(name: &str) -> Option<Relay>;
+    fn relays() -> Vec<Relay>;
+    fn pause_relay(name: &str, reason: Option<&str>, now: Timestamp) -> bool;
+    fn delete_relay(name: &str, now: Timestamp) -> bool;
 }
 
 pass_on! { Reports:

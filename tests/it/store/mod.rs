@@ -11,6 +11,7 @@ mod fan_out;
 mod intake;
 mod library;
 mod queue;
+mod relays;
 mod reports;
 mod schema;
 mod statements;

@@ -1,0 +1,103 @@
+//! Relays: see [`crate::store::relays`].
+
+use async_trait::async_trait;
+
+use super::{SqlStore, from_json, to_json};
+use crate::domain::relay::{Relay, RelaySpec};
+use crate::domain::time::Timestamp;
+use crate::store::Result;
+use crate::store::relays::Relays;
+
+#[derive(sqlx::FromRow)]
+struct RelayRow {
+    id: i64,
+    name: String,
+    spec: String,
+    paused: Option<String>,
+    version: i64,
+    updated_at: i64,
+}
+
+impl RelayRow {
+    fn into_relay(self) -> Result<Relay> {
+        Ok(Relay {
+            id: self.id,
+            name: self.name,
+            spec: from_json("relays.spec", &self.spec)?,
+            paused: self.paused,
+            version: self.version,
+            updated_at: Timestamp(self.updated_at),
+        })
+    }
+}
+
+#[async_trait]
+impl Relays for SqlStore {
+    async fn put_relay(&self, name: &str, spec: &RelaySpec, now: Timestamp) -> Result<Relay> {
+        let mut tx = self.begin().await?;
+        let row: RelayRow = sqlx::query_as(
+            "-- put_relay
+            INSERT INTO relays (name, spec, version, updated_at) VALUES ($1, $2, 1, $3)
+            ON CONFLICT (name) DO UPDATE SET spec = excluded.spec, version = relays.version + 1, updated_at = excluded.updated_at
+            RETURNING id, name, spec, paused, version, updated_at",
+        )
+        .bind(name)
+        .bind(to_json(spec))
+        .bind(now.0)
+        .fetch_one(&mut *tx)
+        .await?;
+        self.commit_and_wake(tx).await?;
+        row.into_relay()
+    }
+
+    async fn relay(&self, name: &str) -> Result<Option<Relay>> {
+        let row: Option<RelayRow> = sqlx::query_as(
+            "-- relay
+            SELECT id, name, spec, paused, version, updated_at FROM relays WHERE name = $1 AND spec IS NOT NULL",
+        )
+        .bind(name)
+        .fetch_optional(&self.reader)
+        .await?;
+        row.map(RelayRow::into_relay).transpose()
+    }
+
+    async fn relays(&self) -> Result<Vec<Relay>> {
+        let rows: Vec<RelayRow> = sqlx::query_as(
+            "-- relays
+            SELECT id, name, spec, paused, version, updated_at FROM relays WHERE spec IS NOT NULL ORDER BY name",
+        )
+        .fetch_all(&self.reader)
+        .await?;
+        rows.into_iter().map(RelayRow::into_relay).collect()
+    }
+
+    async fn pause_relay(&self, name: &str, reason: Option<&str>, now: Timestamp) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "-- pause_relay
+            UPDATE relays SET paused = $2, version = version + 1, updated_at = $3 WHERE name = $1 AND spec IS NOT NULL",
+        )
+        .bind(name)
+        .bind(reason)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        self.commit_and_wake(tx).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    async fn delete_relay(&self, name: &str, now: Timestamp) -> Result<bool> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "-- delete_relay
+            UPDATE relays SET spec = NULL, paused = NULL, version = version + 1, updated_at = $2
+             WHERE name = $1 AND spec IS NOT NULL",
+        )
+        .bind(name)
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        self.commit_and_wake(tx).await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
