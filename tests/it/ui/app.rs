@@ -119,6 +119,7 @@ impl App {
                 heartbeat: Duration::from_secs(1),
                 poll: Duration::from_secs(1),
                 drain: Duration::from_secs(5),
+                messages_kept: None,
                 retry: RetryPolicy {
                     delays: vec![Duration::from_secs(60)],
                     jitter_percent: 0,
