@@ -324,6 +324,7 @@ pub fn broadcast(id: BroadcastId, received: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec![],
         metadata: serde_json::Map::new(),
         received: received as i64,
