@@ -63,7 +63,9 @@ impl App {
         prepare_data_dir(config)?;
         let url = DatabaseUrl::parse(config.database.url.expose()).map_err(anyhow::Error::msg)?;
         let lock = if roles.worker { lock_sqlite(&url)? } else { None };
-        let store = crate::store::open(&url).await.context("opening the database")?;
+        let store = crate::store::open_with(&url, config.database.connections)
+            .await
+            .context("opening the database")?;
         let secret = shared_secret(&*store).await?;
         let stop = CancellationToken::new();
 
@@ -321,5 +323,6 @@ fn settings(config: &Config) -> Settings {
             jitter_percent: config.retry.jitter_percent,
             max_age: config.retry.max_age,
         },
+        messages_kept: config.retention.messages,
     }
 }

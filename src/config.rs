@@ -108,7 +108,6 @@ pub struct Retry {
 #[derive(Debug, Clone)]
 pub struct Retention {
     pub messages: Option<Duration>,
-    pub events: Option<Duration>,
 }
 
 /// What is logged, and how.

@@ -32,7 +32,6 @@ impl Judge {
             retry: self.retry(&raw.retry),
             retention: Retention {
                 messages: self.days("retention.messages_days", raw.retention.messages_days),
-                events: self.days("retention.events_days", raw.retention.events_days),
             },
             log: self.log(raw.log),
             data_dir,

@@ -83,7 +83,6 @@ pub(super) struct RawRetry {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRetention {
     pub messages_days: u64,
-    pub events_days: u64,
 }
 
 #[derive(Deserialize)]

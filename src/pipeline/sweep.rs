@@ -13,22 +13,32 @@ const STAGED_KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// How often they are looked for.
 const STAGED_EVERY: Duration = Duration::from_secs(600);
 
+/// Chunks that one transaction removes: a few thousand rows, so that no commit waits long for it.
+const PRUNED_AT_ONCE: i64 = 5;
+/// How often it is asked whether something has been kept long enough, once nothing was left to remove.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
 /// Upkeep that is due from time to time.
 pub struct Upkeep {
     rescue_every: Duration,
     rescue_at: Instant,
     staged_at: Instant,
+    /// How long recipients and outcomes are kept after their broadcast has ended; `None` is for ever.
+    messages_kept: Option<Duration>,
+    prune_at: Instant,
 }
 
 impl Upkeep {
     /// Dead workers are looked for a few times in the length of a lease.
     #[must_use]
-    pub fn new(lease: Duration) -> Self {
+    pub fn new(lease: Duration, messages_kept: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
             rescue_every: lease / 5,
             rescue_at: now,
             staged_at: now,
+            messages_kept,
+            prune_at: now,
         }
     }
 
@@ -60,6 +70,13 @@ impl Upkeep {
                 .sweep_staged(clock.now().plus_ms(-(STAGED_KEPT.as_millis() as i64)))
                 .await?;
             self.staged_at = now + STAGED_EVERY;
+        }
+        if let Some(kept) = self.messages_kept.filter(|_| now >= self.prune_at) {
+            let before = clock
+                .now()
+                .plus_ms(-i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+            let is_through = store.prune(before, PRUNED_AT_ONCE).await? == 0;
+            self.prune_at = now + if is_through { PRUNE_EVERY } else { self.rescue_every };
         }
         Ok(())
     }

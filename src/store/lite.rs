@@ -26,8 +26,6 @@ const EXCLUSIVE: bool = true;
 
 /// How long a writer waits for another process's transaction, such as a backup's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Readers beside the one writer: the pages and the API; WAL lets them read while it writes.
-const READERS_MAX: u32 = 4;
 /// How long a request waits for a connection before the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,7 +34,8 @@ async fn notify(_: &mut Connection) -> sqlx::Result<()> {
     Ok(())
 }
 
-pub(super) async fn open(path: &Path) -> Result<Arc<dyn Store>> {
+/// `readers` are beside the one writer: the pages and the API; WAL lets them read while it writes.
+pub(super) async fn open(path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Unavailable(format!("creating {}: {e}", folder.display())))?;
@@ -64,7 +63,7 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn Store>> {
         .await?;
     sqlx::migrate!("migrations/sqlite").run(&writer).await?;
     let reader = SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
+        .max_connections(readers)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(shared.read_only(true))
         .await?;

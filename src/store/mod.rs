@@ -14,6 +14,7 @@ pub mod library;
 pub mod queue;
 pub mod relays;
 pub mod reports;
+pub mod retention;
 pub mod schema;
 pub mod workers;
 
@@ -36,6 +37,7 @@ pub trait Store:
     + queue::Queue
     + relays::Relays
     + reports::Reports
+    + retention::Retention
     + workers::Workers
 {
     /// Whether a process that holds the database's lock is the only one that can be alive.
@@ -72,9 +74,24 @@ impl DatabaseUrl {
 /// # Errors
 /// `Unavailable` when the database cannot be reached; `Refused` when a migration fails.
 pub async fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>> {
+    open_with(url, CONNECTIONS_DEFAULT).await
+}
+
+/// Connections of one process when nobody says how many.
+pub const CONNECTIONS_DEFAULT: u32 = 16;
+
+/// As [`open`], with so many connections at most. What is needed at least is opened in any case: one that writes, one that
+/// reads, and on PostgreSQL one for the heartbeat and one that listens.
+/// # Errors
+/// As [`open`].
+pub async fn open_with(url: &DatabaseUrl, connections: u32) -> Result<Arc<dyn Store>> {
     match url {
-        DatabaseUrl::Sqlite(path) => lite::open(path).await,
-        DatabaseUrl::Postgres(url) => pg::open(url).await,
+        DatabaseUrl::Sqlite(path) => lite::open(path, (connections / 4).max(1)).await,
+        DatabaseUrl::Postgres(url) => {
+            let writers = (connections / 2).max(1);
+            let readers = connections.saturating_sub(writers + 2).max(1);
+            pg::open(url, writers, readers).await
+        }
     }
 }
 

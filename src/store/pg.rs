@@ -21,10 +21,6 @@ const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
 const EXCLUSIVE: bool = false;
 
-/// Connections for writing, for the workers and accepting requests together.
-const WRITERS_MAX: u32 = 8;
-/// Connections for reading: the pages and the API.
-const READERS_MAX: u32 = 6;
 /// How long a step waits for a connection before the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before listening again after the listener's connection was lost.
@@ -39,7 +35,8 @@ async fn notify(connection: &mut Connection) -> sqlx::Result<()> {
         .map(drop)
 }
 
-pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
+/// `writers` are for the workers and for accepting requests together, `readers` for the pages and the API.
+pub(super) async fn open(url: &str, writers: u32, readers: u32) -> Result<Arc<dyn Store>> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| StoreError::Refused(format!("the database URL: {e}")))?
         .application_name("hikyaku")
@@ -57,7 +54,7 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn Store>> {
     };
     migrate(&options).await?;
     let wake = watch::Sender::new(0);
-    let store = sql::SqlStore::new(pool(WRITERS_MAX), pool(READERS_MAX), pool(1), wake.clone());
+    let store = sql::SqlStore::new(pool(writers), pool(readers), pool(1), wake.clone());
     // After the store: it is what keeps the channel open, and with it the listener.
     tokio::spawn(listen(pool(1), wake));
     Ok(Arc::new(store))

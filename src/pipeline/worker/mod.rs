@@ -51,6 +51,8 @@ pub struct Settings {
     /// How long the end may take.
     pub drain: Duration,
     pub retry: RetryPolicy,
+    /// How long recipients and outcomes are kept after their broadcast has ended; `None` is for ever.
+    pub messages_kept: Option<Duration>,
 }
 
 /// What a worker works with.
@@ -165,7 +167,7 @@ fn start_slots(shared: &Arc<Shared>) -> JoinSet<()> {
 /// Rounds until told to stop. Returns the jobs that are still at hand.
 async fn work(shared: &Arc<Shared>, slots: &mut JoinSet<()>) -> Jobs {
     let mut jobs = Jobs::default();
-    let mut upkeep = sweep::Upkeep::new(shared.deps.settings.lease);
+    let mut upkeep = sweep::Upkeep::new(shared.deps.settings.lease, shared.deps.settings.messages_kept);
     let mut wakeups = shared.deps.store.wakeups();
     while !shared.stop.is_cancelled() {
         wakeups.mark_unchanged();

@@ -15,6 +15,7 @@ mod library;
 mod queue;
 mod relays;
 mod reports;
+mod retention;
 mod workers;
 
 use serde::Serialize;

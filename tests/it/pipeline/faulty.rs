@@ -28,6 +28,7 @@ use hikyaku::store::library::{Library, NewCampaign, Template};
 use hikyaku::store::queue::{Queue, Wish};
 use hikyaku::store::relays::Relays;
 use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice};
+use hikyaku::store::retention::Retention;
 use hikyaku::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
 use hikyaku::store::{Result, Store, StoreError};
 use tokio::sync::watch;
@@ -236,6 +237,10 @@ pass_on! { Reports:
     fn workers(now: Timestamp) -> Vec<Worker>;
     fn jobs(state: Option<&str>, limit: i64) -> Vec<JobView>;
     fn recount(id: &BroadcastId) -> Counts;
+}
+
+pass_on! { Retention:
+    fn prune(ended_before: Timestamp, chunks_max: i64) -> u64;
 }
 
 pass_on! { Workers:

@@ -56,6 +56,7 @@ impl Default for Plan {
                 heartbeat: Duration::from_millis(200),
                 poll: Duration::from_millis(500),
                 drain: Duration::from_secs(10),
+                messages_kept: None,
                 retry: RetryPolicy {
                     delays: vec![Duration::from_millis(50)],
                     jitter_percent: 20,
@@ -319,6 +320,7 @@ pub fn broadcast(id: BroadcastId, received: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec![],
         metadata: serde_json::Map::new(),
         received: received as i64,

@@ -13,6 +13,7 @@ mod library;
 mod queue;
 mod relays;
 mod reports;
+mod retention;
 mod schema;
 mod statements;
 mod story;

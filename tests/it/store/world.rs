@@ -194,6 +194,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec!["weekly".into()],
         metadata: serde_json::Map::new(),
         received: received as i64,

@@ -119,6 +119,7 @@ impl App {
                 heartbeat: Duration::from_secs(1),
                 poll: Duration::from_secs(1),
                 drain: Duration::from_secs(5),
+                messages_kept: None,
                 retry: RetryPolicy {
                     delays: vec![Duration::from_secs(60)],
                     jitter_percent: 0,
@@ -325,6 +326,7 @@ fn new_broadcast(id: &BroadcastId, subject: &str, n: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec![],
         metadata: serde_json::Map::new(),
         received: n as i64,
