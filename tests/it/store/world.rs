@@ -32,6 +32,8 @@ const BEGINNING: i64 = 1_790_000_000_000;
 const PAGE_SIZE: usize = 7;
 /// A lease that no story outlives by accident.
 pub const LEASE_MS: i64 = 30_000;
+/// The number of no worker: a rescuer that spares nobody.
+pub const NOBODY: i64 = 0;
 
 /// So many milliseconds after the beginning.
 pub fn at(ms: i64) -> Timestamp {
