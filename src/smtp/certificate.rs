@@ -155,7 +155,9 @@ impl<'a> Der<'a> {
     }
 
     fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
-        self.next().filter(|(found, _)| *found == tag).map(|(_, content)| content)
+        self.next()
+            .filter(|(found, _)| *found == tag)
+            .map(|(_, content)| content)
     }
 }
 

@@ -10,7 +10,7 @@ pub const MASK: &str = "***";
 /// The URL without its password.
 #[must_use]
 pub fn masked(url: &str) -> String {
-    let Ok(mut parsed) = Url::parse(url) else {
+    let Some(mut parsed) = Url::parse(url).ok().filter(Url::has_host) else {
         return "(unreadable)".to_owned();
     };
     if parsed.password().is_none() {
@@ -80,7 +80,11 @@ mod tests {
             assert!(unmasked(given, Some(STORED)).unwrap_err().contains("again"), "{given}");
         }
         assert!(unmasked("smtp://a:***@h", None).unwrap_err().contains("none is stored"));
-        assert!(unmasked("smtp://a:***@h", Some("smtp://h")).unwrap_err().contains("none is stored"));
+        assert!(
+            unmasked("smtp://a:***@h", Some("smtp://h"))
+                .unwrap_err()
+                .contains("none is stored")
+        );
     }
 
     #[test]

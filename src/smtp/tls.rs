@@ -76,8 +76,14 @@ pub(super) fn facts<S>(stream: &TlsStream<S>) -> Vec<String> {
     let version = session
         .protocol_version()
         .and_then(|v| v.as_str().map(|v| v.replace('_', ".").replacen("TLSv", "TLS ", 1)));
-    let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-    let mut facts = vec![format!("{}, {}", version.as_deref().unwrap_or("TLS"), cipher.unwrap_or("unknown cipher"))];
+    let cipher = session
+        .negotiated_cipher_suite()
+        .and_then(|suite| suite.suite().as_str());
+    let mut facts = vec![format!(
+        "{}, {}",
+        version.as_deref().unwrap_or("TLS"),
+        cipher.unwrap_or("unknown cipher")
+    )];
     let chain = session.peer_certificates().unwrap_or_default();
     let Some(found) = chain.first().and_then(|leaf| certificate::read(leaf)) else {
         return facts;

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use super::failure::Cause;
-use super::reply::{self, LINE_LEN_MAX, Reply};
 use super::failure::Stage;
+use super::reply::{self, LINE_LEN_MAX, Reply};
 use super::tls::{self, TlsContext};
 use super::transcript::Recorder;
 
