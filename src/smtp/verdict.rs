@@ -11,6 +11,10 @@ use crate::domain::message::MessageStatus;
 /// Before a greylisting relay is tried again when it names no time: most of them wait for five minutes.
 pub const GREYLIST_WAIT: Duration = Duration::from_secs(300);
 
+/// A dialogue that broke its rules is tried on a fresh connection, and no more often than this: then it is us or the relay, and
+/// time does not help.
+pub const PROTOCOL_TRIES_MAX: i64 = 3;
+
 /// Whose failure it is, and so what else is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -41,6 +45,10 @@ pub struct Verdict {
     pub keep_connection: bool,
     /// Whether the address must not be mailed again: it is certain that nobody is there.
     pub suppress: bool,
+    /// Whether the first such refusal is followed by another try at once, in a transaction of its own.
+    pub at_once: bool,
+    /// Counted tries after which it has failed, where waiting longer would not help.
+    pub tries_max: Option<i64>,
 }
 
 impl Verdict {
@@ -53,6 +61,8 @@ impl Verdict {
         retry_after: None,
         keep_connection: true,
         suppress: false,
+        at_once: false,
+        tries_max: None,
     };
 
     /// A verdict from which the others differ by what they name.
@@ -162,6 +172,8 @@ fn refused(stage: Stage, reply: &Reply) -> Verdict {
         retry_after: wait,
         keep_connection: !reply.is_closing() && class != Class::ProtocolError && stage != Stage::Body,
         suppress: hard && stage > Stage::Mail && matches!(class, Class::InvalidRecipient | Class::BadDomain),
+        at_once: class == Class::TooManyRecipients,
+        tries_max: (class == Class::ProtocolError).then_some(PROTOCOL_TRIES_MAX),
     }
 }
 
