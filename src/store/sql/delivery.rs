@@ -25,6 +25,7 @@ struct BriefRow {
     created_at: i64,
     expires_at: Option<i64>,
     on_uncertain: String,
+    relay: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -42,7 +43,7 @@ impl Delivery for SqlStore {
     async fn brief(&self, id: &BroadcastId) -> Result<Brief> {
         let row: BriefRow = sqlx::query_as(
             "-- brief
-            SELECT l.letter, b.send_at, b.created_at, b.expires_at, b.on_uncertain
+            SELECT l.letter, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
               FROM broadcasts b JOIN letters l ON l.broadcast_id = b.id WHERE b.id = $1",
         )
         .bind(id.as_str())
@@ -58,6 +59,7 @@ impl Delivery for SqlStore {
             } else {
                 OnUncertain::Resend
             },
+            relay: row.relay,
         })
     }
 

@@ -139,8 +139,9 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     sqlx::query(
         "-- insert_broadcast
         INSERT INTO broadcasts (id, status, subject, from_email, audience, template_id, campaign_id, campaign_run,
-            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at, safety, canary)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at, safety,
+            canary, relay)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     )
     .bind(new.id.as_str())
     .bind(status)
@@ -162,6 +163,7 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     .bind(now.0)
     .bind(to_json(&new.safety))
     .bind(new.safety.canary.map(|_| CanaryState::Running.as_str()))
+    .bind(new.relay.as_deref())
     .execute(&mut *tx)
     .await?;
     sqlx::query("-- insert_letter\n INSERT INTO letters (broadcast_id, letter) VALUES ($1, $2)")

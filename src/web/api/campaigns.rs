@@ -47,6 +47,8 @@ pub struct CampaignRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     priority: Priority,
+    /// The name of the only relay that runs may go through. Without it: any.
+    relay: Option<String>,
     /// A run's mail expires this long after its scheduled time.
     expires_after_secs: Option<i64>,
     #[serde(default)]
@@ -91,6 +93,7 @@ pub struct CampaignView {
     schedule_text: String,
     on_uncertain: &'static str,
     priority: String,
+    relay: Option<String>,
     expires_after_secs: Option<i64>,
     tags: Vec<String>,
     canary: Option<super::safety::CanaryRuleView>,
@@ -117,6 +120,7 @@ impl From<Campaign> for CampaignView {
             schedule: c.schedule,
             on_uncertain: c.draft.on_uncertain.as_str(),
             priority: word(&c.draft.priority),
+            relay: c.draft.relay,
             expires_after_secs: c.draft.expires_after_secs,
             canary: c.draft.safety.canary.map(Into::into),
             tags: c.draft.tags,
@@ -199,6 +203,7 @@ fn to_draft(request: CampaignRequest) -> Result<Draft, Problem> {
         audience: to_audience(request.list_ids, request.all)?,
         on_uncertain: request.on_uncertain,
         priority: request.priority,
+        relay: request.relay.filter(|name| !name.is_empty()),
         expires_after_secs: request.expires_after_secs,
         tags: request.tags,
         safety: Safety {

@@ -239,6 +239,8 @@ pub struct BroadcastRequest {
     /// messages than the configured one.
     #[schema(value_type = Option<Object>)]
     auto_pause: Option<Value>,
+    /// The name of the only relay it may go through. Without it: any.
+    relay: Option<String>,
     /// `strict` (default): one wrong recipient refuses the request. `permissive`: the others get their mail.
     validation: Option<String>,
     dry_run: Option<bool>,

@@ -10,6 +10,7 @@ use crate::domain::contact::List;
 use crate::domain::content::Mailbox;
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
+use crate::domain::relay::{Relay, check_name};
 use crate::domain::safety::{CanaryRule, HOLD_ABOVE_PERCENT, Safety};
 use crate::store::library::Template;
 use crate::web::WebState;
@@ -38,6 +39,9 @@ pub struct DraftForm {
     /// How many go first: a number or a share such as `5%`; empty is no canary.
     pub canary: String,
     pub hold_above: String,
+    /// All relays; with one or none there is nothing to choose.
+    pub relays: Vec<Relay>,
+    pub relay: String,
     pub problems: Problems,
 }
 
@@ -76,6 +80,8 @@ impl DraftForm {
             hold_above: typed
                 .filled("hold_above")
                 .map_or_else(|| HOLD_ABOVE_PERCENT.to_string(), ToOwned::to_owned),
+            relays: state.store.relays().await?,
+            relay: typed.text("relay").to_owned(),
             problems,
         })
     }
@@ -111,6 +117,10 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
     };
     let audience = problems.take("audience", parse_audience(typed));
     let canary = problems.take("canary", parse_canary(typed));
+    let relay = match typed.filled("relay") {
+        Some(name) => problems.take("relay", check_name(name).map(|()| Some(name.to_owned())).map_err(sentence)),
+        None => Some(None),
+    };
     Some(Draft {
         from: Mailbox {
             email: email?,
@@ -125,6 +135,7 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
             OnUncertain::Resend
         },
         priority: Priority::Normal,
+        relay: relay?,
         expires_after_secs: None,
         tags: Vec::new(),
         safety: Safety {

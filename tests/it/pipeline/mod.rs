@@ -6,9 +6,11 @@ mod fates;
 mod faults;
 mod faulty;
 mod pace;
+mod safety;
 mod schedule;
 mod stage;
 mod times;
+mod windows;
 mod workers;
 
 use hikyaku::domain::broadcast::BroadcastStatus;

@@ -316,7 +316,9 @@ async fn failures_are_counted_by_reason_and_only_once(w: World) {
     assert_eq!(seen.tally.by_class[0].n, 3);
     // A lapsed lease counts nothing.
     let lost = w.worker(at(0)).await;
-    w.rescue(at(0).plus_ms(super::world::LEASE_MS + 1)).await.unwrap();
+    let late = at(super::world::LEASE_MS + 1);
+    let rescuer = w.worker(late).await;
+    w.rescue(rescuer, late).await.unwrap();
     let acks = w
         .commit_progress(&[progress(jobs[1].lease, vec![fail(0, "unknown", 9)], &[])], at(9))
         .await
@@ -538,7 +540,9 @@ async fn a_hard_bounce_suppresses_in_the_same_commit(w: World) {
         ]
     );
     // A lapsed lease teaches nothing.
-    w.rescue(at(super::world::LEASE_MS + 1)).await.unwrap();
+    let late = at(super::world::LEASE_MS + 1);
+    let rescuer = w.worker(late).await;
+    w.rescue(rescuer, late).await.unwrap();
     let zombie = bounced(4, "invalid_recipient", "late@example.org", BounceKind::Hard, 2);
     assert_eq!(
         w.commit_progress(&[progress(job.lease, vec![zombie], &[])], at(2))
