@@ -13,6 +13,7 @@ mod keys;
 mod machines;
 mod messages;
 mod relays;
+mod safety;
 mod shapes;
 mod suppressions;
 mod templates;
@@ -50,6 +51,7 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(control::pause),
         routes!(control::resume),
         routes!(control::cancel),
+        routes!(control::retry),
         routes!(campaigns::create),
         routes!(campaigns::pause),
         routes!(campaigns::resume),
