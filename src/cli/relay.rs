@@ -252,7 +252,7 @@ fn read_spec(file: &str) -> Result<RelaySpec, Failed> {
     };
     let mut parser = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut parser)
-        .map_err(|e| Failed::usage(format!("--spec {file}: {}: {}", e.path().to_string(), e.inner())))
+        .map_err(|e| Failed::usage(format!("--spec {file}: {}: {}", e.path(), e.inner())))
 }
 
 async fn put(store: &dyn Store, name: &str, change: Change) -> Outcome {
