@@ -35,7 +35,12 @@ async fn what_is_wrong_with_a_canary_is_pointed_at(api: Api) {
     body["canary"] = json!({"first": 0});
     body["auto_pause"] = json!("never");
     let problem = api.post("/v1/broadcasts", &body).await.expect(422);
-    let pointers: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|e| e["pointer"].clone()).collect();
+    let pointers: Vec<_> = problem["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["pointer"].clone())
+        .collect();
     assert_eq!(pointers, [json!("#/canary/first"), json!("#/auto_pause")], "{problem}");
 }
 
@@ -43,7 +48,10 @@ async fn what_is_wrong_with_a_canary_is_pointed_at(api: Api) {
 async fn refused(api: &Api) -> String {
     let mut body = letter();
     body["recipients"] = json!(["a@example.org", "b@example.org", "c@example.org"]);
-    let id = api.post("/v1/broadcasts", &body).await.expect(202)["id"].as_str().unwrap().to_owned();
+    let id = api.post("/v1/broadcasts", &body).await.expect(202)["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let unauthenticated = || outcome(MessageStatus::Failed, 550, "5.7.26", "unauthenticated", "auth_policy");
     api.settle(vec![
         unauthenticated(),
@@ -77,7 +85,12 @@ async fn an_automatic_pause_is_shown_with_its_evidence_and_resumed(api: Api) {
         tally: Default::default(),
     };
     let now = hikyaku::clock::Clock::now(&api.clock);
-    assert!(api.store.take_step(&id.parse().unwrap(), &seen, &pause, now).await.unwrap());
+    assert!(
+        api.store
+            .take_step(&id.parse().unwrap(), &seen, &pause, now)
+            .await
+            .unwrap()
+    );
     let shown = api.get_broadcast(&id).await;
     assert_eq!(shown["status"], "paused");
     let paused = &shown["paused"];
@@ -89,9 +102,15 @@ async fn an_automatic_pause_is_shown_with_its_evidence_and_resumed(api: Api) {
     let message = paused["example"]["message_id"].as_str().unwrap();
     assert_eq!(api.get(&format!("/v1/messages/{message}")).await.expect(200)["status"], "failed");
 
-    let resumed = api.post(&format!("/v1/broadcasts/{id}/resume"), &json!({})).await.expect(200);
+    let resumed = api
+        .post(&format!("/v1/broadcasts/{id}/resume"), &json!({}))
+        .await
+        .expect(200);
     assert_eq!((&resumed["paused"], &resumed["status"]), (&Value::Null, &json!("sending")));
-    let again = api.post(&format!("/v1/broadcasts/{id}/pause"), &json!({"reason": "lunch"})).await.expect(200);
+    let again = api
+        .post(&format!("/v1/broadcasts/{id}/pause"), &json!({"reason": "lunch"}))
+        .await
+        .expect(200);
     assert_eq!((&again["paused"]["kind"], &again["paused"]["reason"]), (&json!("operator"), &json!("lunch")));
     assert_eq!(again["paused"]["example"], Value::Null);
 }
@@ -106,9 +125,15 @@ async fn failed_messages_are_shown_by_reason_and_tried_again(api: Api) {
     assert_eq!(failures[0]["example"]["code"], 550);
 
     let path = format!("/v1/broadcasts/{id}/retry");
-    let problem = api.post(&path, &json!({"classes": ["auth_policy", "bad_luck"]})).await.expect(422);
+    let problem = api
+        .post(&path, &json!({"classes": ["auth_policy", "bad_luck"]}))
+        .await
+        .expect(422);
     assert_eq!(problem["errors"][0]["pointer"], "#/classes/1");
-    let none = api.post(&path, &json!({"classes": ["invalid_recipient"]})).await.expect(200);
+    let none = api
+        .post(&path, &json!({"classes": ["invalid_recipient"]}))
+        .await
+        .expect(200);
     assert_eq!(none["retried"], 0);
     let retried = api.post(&path, &json!({})).await.expect(200);
     assert_eq!(retried["retried"], 2);
@@ -116,7 +141,9 @@ async fn failed_messages_are_shown_by_reason_and_tried_again(api: Api) {
     assert_eq!((&counts["deferred"], &counts["failed"]), (&json!(2), &json!(0)));
     assert_eq!(retried["broadcast"]["failures"], json!([]));
 
-    api.post(&format!("/v1/broadcasts/{id}/cancel"), &json!({})).await.expect(200);
+    api.post(&format!("/v1/broadcasts/{id}/cancel"), &json!({}))
+        .await
+        .expect(200);
     assert_eq!(api.post(&path, &json!({})).await.expect(409)["code"], "invalid_state");
     let unknown = "/v1/broadcasts/brd_00000000000000000000000000/retry";
     api.post(unknown, &json!({})).await.expect(404);
