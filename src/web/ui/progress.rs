@@ -213,11 +213,9 @@ fn canary(b: &Broadcast) -> Option<String> {
             )
         }
         CanaryState::Passed => format!("{first} went well, so the rest follows."),
-        CanaryState::Held => {
-            format!("{first} went out; more than the {limit} % allowed failed, or none came to an outcome.")
-        }
         CanaryState::Released => format!("{first} did not go well; somebody let the rest follow."),
-        CanaryState::Over => return None,
+        // The alarm says it all.
+        CanaryState::Held | CanaryState::Over => return None,
     })
 }
 

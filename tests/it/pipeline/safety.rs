@@ -244,8 +244,10 @@ async fn a_dialogue_that_breaks_its_rules_is_tried_three_times(database: TestDat
 }
 
 async fn a_receiver_that_wants_a_fresh_transaction_gets_it_at_once(database: TestDatabase) {
-    let mut plan = Plan::default();
-    plan.connections = 1;
+    let mut plan = Plan {
+        connections: 1,
+        ..Plan::default()
+    };
     plan.settings.retry.delays = vec![std::time::Duration::from_secs(3_600)];
     plan.settings.retry.max_age = std::time::Duration::from_secs(48 * 3_600);
     plan.sink.script = Script::default().once(At::Rcpt, 3, Act::Say(b"452 4.5.3 Too many recipients\r\n".to_vec()));
