@@ -84,6 +84,7 @@ impl Walker {
             85..91 => self.wish(Wish::Resume).await,
             91..93 => self.wish(Wish::Cancel).await,
             93..95 => self.release_quarantined().await,
+            95..97 => self.retry().await,
             _ => {
                 self.now = self.now.plus_ms(5_000);
                 let n = self.beat_and_promote().await;
@@ -273,6 +274,33 @@ impl Walker {
             other => panic!("{other:?}"),
         }
         format!("{wish:?} {id}: {answer:?}")
+    }
+
+    /// What failed may go another time: the walker forgets that it had come to an end.
+    async fn retry(&mut self) -> String {
+        let Some(id) = self.random.choice(&self.broadcasts).cloned() else {
+            return "nothing to try again".into();
+        };
+        let retried = match self.w.retry_failed(&id, &["some_reason".to_owned()], self.now).await {
+            Ok(retried) => retried.messages,
+            Err(StoreError::Conflict(why)) => return format!("not tried again: {why}"),
+            Err(error) => panic!("{error}"),
+        };
+        let mut forgotten = 0;
+        for line in self
+            .w
+            .sql("SELECT CAST(job_id AS TEXT), CAST(ordinal AS TEXT) FROM messages WHERE status = 'deferred'")
+            .await
+        {
+            let (job, ordinal) = line.split_once('|').expect("two columns");
+            forgotten += i64::from(
+                self.ended
+                    .remove(&(job.parse().unwrap(), ordinal.parse().unwrap()))
+                    .is_some(),
+            );
+        }
+        assert_eq!(forgotten, retried);
+        format!("{retried} of {id} are tried again")
     }
 
     async fn release_quarantined(&mut self) -> String {
