@@ -263,7 +263,7 @@ impl Acceptor {
             }
         }
         if let Some(name) = &order.relay
-            && let Err(found) = relay::check(&*self.store, name).await?
+            && let Err(found) = relay::check(name)
         {
             return Ok(Err(found));
         }
