@@ -69,7 +69,7 @@ pub fn check_header(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// Control characters and what some programs take for a line break.
-fn is_break(c: char) -> bool {
+pub(super) fn is_break(c: char) -> bool {
     c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 

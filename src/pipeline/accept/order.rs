@@ -4,12 +4,13 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Fault, Fields, list, object, one_of, text, truth};
+use super::files::attachments;
 use super::problem::{FieldProblem, member, quoted};
 use super::read::Head;
 use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{OnUncertain, Priority};
-use crate::domain::content::{Content, HEADERS_MAX, Mailbox};
+use crate::domain::content::{Attachment, Content, HEADERS_MAX, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
@@ -28,11 +29,11 @@ pub const LISTS_MAX: usize = 50;
 pub const PLAN_DAYS_MAX: i64 = 366;
 
 /// All fields of a request beside its recipients, in the order in which the documentation tells them.
-pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, tags, \
+pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, attachments, tags, \
                          metadata, send_at, expires_at, on_uncertain, priority, validation, dry_run";
 
 /// Fields that are planned but would be ignored today: a request that relies on one must not be sent without it.
-const NOT_YET: [&str; 4] = ["attachments", "relay", "rate_limit", "track"];
+const NOT_YET: [&str; 3] = ["relay", "rate_limit", "track"];
 
 /// Where the wording comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,7 @@ pub(super) struct Order {
     pub wanted: Wanted,
     pub data: Map<String, Value>,
     pub headers: Vec<(String, String)>,
+    pub attachments: Vec<Attachment>,
     pub tags: Vec<String>,
     pub metadata: Map<String, Value>,
     pub send_at: Option<Timestamp>,
@@ -82,6 +84,7 @@ impl Order {
             .take("data", |v| sized_object(v, SHARED_DATA_BYTES_MAX))
             .unwrap_or_default();
         let headers = f.take("headers", headers).unwrap_or_default();
+        let attachments = f.take("attachments", attachments).unwrap_or_default();
         let tags = f.take("tags", |v| list(v, TAGS_MAX, tag)).unwrap_or_default();
         let metadata = f
             .take("metadata", |v| sized_object(v, METADATA_BYTES_MAX))
@@ -116,6 +119,7 @@ impl Order {
                 wanted,
                 data,
                 headers,
+                attachments,
                 tags,
                 metadata,
                 send_at,

@@ -67,6 +67,7 @@ fn letter(content: Content) -> Letter {
         reply_to: None,
         content,
         headers: Vec::new(),
+        attachments: Vec::new(),
         data: Map::new(),
     }
 }
@@ -78,6 +79,7 @@ fn composer(letter: &Letter) -> Result<Composer, ComposeError> {
         newsletter: Arc::new(Newsletter::compile(&letter.content)?),
         date: DATE,
         key: &key(),
+        dkim_keys: &[],
         public_url: "https://mail.example.org",
         unsubscribe_mailto: None,
     })
