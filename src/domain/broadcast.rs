@@ -155,6 +155,8 @@ pub struct NewBroadcast {
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
     pub priority: Priority,
+    /// The only relay that it may go through; `None` is any.
+    pub relay: Option<String>,
     pub tags: Vec<String>,
     pub metadata: serde_json::Map<String, serde_json::Value>,
     /// Inline recipients received and rejected; zero for stored audiences until the fan-out counts.
@@ -180,6 +182,8 @@ pub struct Broadcast {
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
     pub priority: Priority,
+    /// The relay that it names; `None` is any.
+    pub relay: Option<String>,
     pub tags: Vec<String>,
     pub metadata: serde_json::Map<String, serde_json::Value>,
     pub received: Received,
@@ -200,4 +204,6 @@ pub struct Brief {
     pub date: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
+    /// The only relay that may carry it; `None` is any.
+    pub relay: Option<String>,
 }

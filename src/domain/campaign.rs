@@ -117,6 +117,9 @@ pub struct Draft {
     pub audience: Audience,
     pub on_uncertain: OnUncertain,
     pub priority: Priority,
+    /// The only relay that it may go through; `None` is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
     /// A run's mail expires this long after its scheduled time.
     pub expires_after_secs: Option<i64>,
     pub tags: Vec<String>,
@@ -147,6 +150,7 @@ impl Draft {
             expires_at,
             on_uncertain: self.on_uncertain,
             priority: self.priority,
+            relay: self.relay.clone(),
             tags: self.tags.clone(),
             metadata: serde_json::Map::new(),
             received: 0,

@@ -49,7 +49,7 @@ impl Upkeep {
     pub async fn run(&mut self, store: &dyn Store, clock: &dyn Clock, worker: i64, held: &[i64]) -> Result<()> {
         let now = Instant::now();
         if now >= self.rescue_at {
-            for rescued in store.rescue(clock.now()).await? {
+            for rescued in store.rescue(worker, clock.now()).await? {
                 if rescued.quarantined {
                     tracing::error!(
                         job.id = rescued.job_id,

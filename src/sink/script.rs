@@ -17,6 +17,8 @@ pub enum At {
     Data,
     /// The end of data, also of BDAT LAST.
     Dot,
+    /// The end of data of a message that has no recipient left: only BDAT comes so far.
+    NoRecipient,
     Rset,
     Quit,
 }

@@ -1,5 +1,5 @@
-//! The content of a message as it goes on the wire after DATA. Never changes what the receiver
-//! reads, apart from line ends, which SMTP fixes.
+//! The content of a message as it goes on the wire after DATA or BDAT. Never changes what the receiver
+//! reads, apart from line ends, which SMTP fixes; and it is the same by either way.
 
 /// Appends `body` with every line end made CRLF, every line that starts with a dot given a second
 /// one (RFC 5321 4.5.2), and the end of data: exactly one `CRLF.CRLF` and no blank line more.
@@ -8,19 +8,32 @@
 /// for a line end, and a `LF.CRLF` that passes undoubled ends the message for some of them and
 /// smuggles in another (RFC 5321 2.3.8).
 pub fn append_data(out: &mut Vec<u8>, body: &[u8]) {
+    append_lines(out, body, true);
+    out.extend_from_slice(b".\r\n");
+}
+
+/// Appends `body` as one chunk with its command, `BDAT size LAST` (RFC 3030 2): line ends are made CRLF as above, and no dot is
+/// doubled, because the size says where it ends.
+pub fn append_chunk(out: &mut Vec<u8>, body: &[u8]) {
+    let from = out.len();
+    append_lines(out, body, false);
+    let command = format!("BDAT {} LAST\r\n", out.len() - from);
+    out.splice(from..from, command.into_bytes());
+}
+
+fn append_lines(out: &mut Vec<u8>, body: &[u8], doubles_dots: bool) {
     // Mail has a line end every 76 bytes or so, and dots at line starts are rare.
-    out.reserve(body.len() + body.len() / 64 + 16);
+    out.reserve(body.len() + body.len() / 64 + 64);
     let mut rest = body;
     while !rest.is_empty() {
         let (line, after) = split_line(rest);
-        if line.starts_with(b".") {
+        if doubles_dots && line.starts_with(b".") {
             out.push(b'.');
         }
         out.extend_from_slice(line);
         out.extend_from_slice(b"\r\n");
         rest = after;
     }
-    out.extend_from_slice(b".\r\n");
 }
 
 fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
@@ -61,7 +74,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_chunk_says_its_size_and_doubles_no_dot() {
+        for (body, wire) in [
+            (&b""[..], &b"BDAT 0 LAST\r\n"[..]),
+            (b"a", b"BDAT 3 LAST\r\na\r\n"),
+            (b".\n.a\r", b"BDAT 7 LAST\r\n.\r\n.a\r\n"),
+        ] {
+            let mut out = b"before".to_vec();
+            append_chunk(&mut out, body);
+            assert_eq!(out.escape_ascii().to_string(), [b"before", wire].concat().escape_ascii().to_string());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn both_ways_carry_the_same_content(body in "[.\r\nab]{0,200}") {
+            let mut chunk = Vec::new();
+            append_chunk(&mut chunk, body.as_bytes());
+            let content = chunk.splitn(2, |&b| b == b'\n').nth(1).unwrap();
+            let data = String::from_utf8(data(body.as_bytes())).unwrap();
+            let undone: String = data
+                .strip_suffix(".\r\n")
+                .unwrap()
+                .split_inclusive("\r\n")
+                .map(|l| l.strip_prefix('.').unwrap_or(l))
+                .collect();
+            prop_assert_eq!(content, undone.as_bytes());
+        }
+
         #[test]
         fn the_end_of_data_stands_once_and_at_the_end(body in "[.\r\nab]{0,200}") {
             let wire = data(body.as_bytes());

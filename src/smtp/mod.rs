@@ -27,6 +27,6 @@ pub use config::{Credentials, RelayConfig, Timeouts, TlsMode};
 pub use failure::{Cause, Failure, Stage};
 pub use pace::Pace;
 pub use reply::{Enhanced, Reply};
-pub use session::{Connection, Envelope, Finished};
+pub use session::{Connection, Envelope, Finished, Mail, Sent};
 pub use tls::TlsContext;
 pub use verdict::{Fault, Verdict, verdict};

@@ -24,6 +24,7 @@ const ADDRESSES_MAX: usize = 4;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
     pub pipelining: bool,
+    pub chunking: bool,
     pub smtputf8: bool,
     pub starttls: bool,
     pub auth_plain: bool,
@@ -44,6 +45,7 @@ impl Capabilities {
             let mut words = line.split([' ', '=']).filter(|w| !w.is_empty());
             match words.next() {
                 Some("PIPELINING") => offers.pipelining = true,
+                Some("CHUNKING") => offers.chunking = true,
                 Some("SMTPUTF8") => offers.smtputf8 = true,
                 Some("STARTTLS") => offers.starttls = true,
                 Some("SIZE") => offers.size = words.next().and_then(|n| n.parse().ok()).map(no_limit_if_zero),
@@ -199,10 +201,12 @@ mod tests {
 
     #[test]
     fn the_offers_of_a_relay_are_read() {
-        let text = "mx.example greets you\nPIPELINING\nsize 1000\nAUTH=LOGIN\nAUTH plain XOAUTH2\nSMTPUTF8\nX-ODD 1";
+        let text =
+            "mx.example greets you\nPIPELINING\nsize 1000\nAUTH=LOGIN\nAUTH plain XOAUTH2\nSMTPUTF8\nX-ODD 1\nCHUNKING";
         let offers = Capabilities::parse(text);
         let expected = Capabilities {
             pipelining: true,
+            chunking: true,
             smtputf8: true,
             starttls: false,
             auth_plain: true,

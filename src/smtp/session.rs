@@ -1,7 +1,8 @@
 //! One connection to a relay, and messages handed over on it.
 //!
 //! With PIPELINING (RFC 2920) a message costs one round trip: its content, the end of data, and the
-//! next message's MAIL, RCPT and DATA go out in one write, and four replies come back.
+//! next message's MAIL, RCPT and DATA go out in one write, and four replies come back. With CHUNKING
+//! (RFC 3030) a window of several messages goes out in one write.
 //!
 //! Never recycles itself: the future that sends owns the connection, and dropping it closes it.
 //! Never believes a reply that does not fit: a connection that is out of step is dead, and nothing
@@ -19,6 +20,9 @@ use super::wire::Wire;
 use crate::domain::address::EmailAddress;
 
 mod steps;
+mod window;
+
+use window::Wording;
 
 /// MAIL FROM and RCPT TO: who gets the bounces and who gets the message. One recipient per
 /// transaction, because every message is its recipient's own.
@@ -58,6 +62,22 @@ impl Envelope {
     }
 }
 
+/// A message to hand over: `body` is the whole of it, headers and all, in any line ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Mail<'a> {
+    pub envelope: &'a Envelope,
+    pub body: &'a [u8],
+}
+
+/// What [`Connection::send`] came to.
+#[derive(Debug)]
+pub struct Sent {
+    /// For each message in its order. `Ok` is a 2yz to its end of data, and nothing else is.
+    pub verdicts: Vec<Result<Reply, Failure>>,
+    /// The message begun on the way, as [`Connection::begin`] would have answered; there when one was given.
+    pub next: Option<Result<(), Failure>>,
+}
+
 /// What [`Connection::finish`] came to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finished {
@@ -74,6 +94,12 @@ pub struct Connection<S = TcpStream> {
     /// Offered and wanted.
     pipelining: bool,
     timeouts: Timeouts,
+    /// Messages in flight with CHUNKING, where it is offered and wanted and not yet found wanting; else 0.
+    chunking: u32,
+    /// Known from the first verdict on.
+    wording: Option<Wording>,
+    /// What MAIL and RCPT of the message begun were answered.
+    answers: Option<(Reply, Reply)>,
     /// A transaction failed half-way and must be forgotten before the next MAIL.
     needs_rset: bool,
     /// DATA was answered 354: the relay waits for content.
@@ -111,6 +137,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(Self {
             wire,
             pipelining: offers.pipelining && relay.pipelining,
+            // Without PIPELINING nothing may be sent ahead, and a window of one is no gain.
+            chunking: if offers.chunking && offers.pipelining && relay.pipelining {
+                relay.chunking
+            } else {
+                0
+            },
+            wording: None,
+            answers: None,
             offers,
             timeouts: relay.timeouts.clone(),
             needs_rset: false,
@@ -192,6 +226,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             this = Err(steps::after_end_of_data(Cause::Desync(what.clone())));
         }
         Finished { this, next }
+    }
+
+    /// How many messages the next [`send`](Self::send) may take without a [`begin`](Self::begin): 0 while messages go with DATA,
+    /// as the first of every connection does.
+    #[must_use]
+    pub fn window(&self) -> usize {
+        if self.wording.is_none() || !self.is_usable() {
+            return 0;
+        }
+        self.chunking.min(self.n_begun_max - self.n_begun) as usize
+    }
+
+    /// Whether [`send`](Self::send) should be given the message after, to be begun on the way.
+    #[must_use]
+    pub fn takes_next(&self) -> bool {
+        self.awaits_content && self.chunking == 0 && self.has_room()
+    }
+
+    /// Whether a message was begun: the next [`send`](Self::send) must bring it, or the connection be dropped.
+    #[must_use]
+    pub fn awaits_content(&self) -> bool {
+        self.awaits_content
+    }
+
+    /// Hands over what is at hand, the way this connection speaks: the one message that was begun, as [`finish`](Self::finish)
+    /// does, or a window of messages that were not. What was said there of dropping the future holds for all of them.
+    ///
+    /// # Panics
+    /// When `load` is not the one message that was begun, or is larger than the [`window`](Self::window).
+    pub async fn send(&mut self, load: &[Mail<'_>], next: Option<(&Envelope, usize)>) -> Sent {
+        if !self.awaits_content {
+            assert!(load.len() <= self.window() && next.is_none(), "more than the window holds");
+            let verdicts = self.send_window(load).await;
+            return Sent { verdicts, next: None };
+        }
+        let [only] = load else {
+            panic!("one message was begun and {} are at hand", load.len())
+        };
+        let Finished { this, next } = self.finish(only.body, next).await;
+        Sent {
+            verdicts: vec![this],
+            next,
+        }
     }
 
     /// Whether another message may be begun: the connection is in step and not at its end.

@@ -54,6 +54,7 @@ pub trait Workers: Send + Sync {
 
     /// Declares workers dead whose lease has lapsed, and gives their jobs back: `ready`, or
     /// `quarantined` after [`DEATHS_MAX`](crate::domain::job::DEATHS_MAX) deaths. The epoch rises, so
-    /// that the dead owner's writes are void; `inflight` stays for the next owner.
-    async fn rescue(&self, now: Timestamp) -> Result<Vec<Rescued>>;
+    /// that the dead owner's writes are void; `inflight` stays for the next owner. Spares the worker who asks:
+    /// it is alive, and as long as nobody else has taken its jobs they are still its own.
+    async fn rescue(&self, by: i64, now: Timestamp) -> Result<Vec<Rescued>>;
 }

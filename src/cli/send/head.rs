@@ -45,6 +45,10 @@ pub struct HeadArgs {
     #[arg(long, value_name = "WORD")]
     tag: Vec<String>,
 
+    /// The only relay it may go through; `hikyaku relay list` shows their names [default: any]
+    #[arg(long, value_name = "NAME")]
+    relay: Option<String>,
+
     /// When to start, such as 2026-10-01T08:00:00Z [default: now]
     #[arg(long, value_name = "TIME")]
     send_at: Option<String>,
@@ -66,6 +70,7 @@ impl HeadArgs {
             ("reply_to", self.reply_to.as_ref()),
             ("template_id", self.template.as_ref()),
             ("subject", self.subject.as_ref()),
+            ("relay", self.relay.as_ref()),
             ("send_at", self.send_at.as_ref()),
             ("expires_at", self.expires_at.as_ref()),
         ];

@@ -4,7 +4,7 @@
 use super::body::sha256_hex;
 use super::keys::IdempotencyKey;
 use super::problem::{AcceptError, FieldProblem};
-use super::wording;
+use super::{relay, wording};
 use crate::domain::broadcast::{Audience, NewBroadcast};
 use crate::domain::campaign::{Campaign, Draft};
 use crate::domain::content::Content;
@@ -17,7 +17,7 @@ use crate::store::intake::{Accepted, IdempotencyClaim};
 /// of the first time.
 ///
 /// # Errors
-/// `Invalid` when the template or a list is gone or the template cannot be compiled, `KeyReused` when the key was
+/// `Invalid` when the template, a list or the relay is gone or the template cannot be compiled, `KeyReused` when the key was
 /// used for another draft, `Store` when the database refuses.
 pub async fn accept_draft(
     store: &dyn Store,
@@ -79,7 +79,7 @@ async fn accept_once(
     }
 }
 
-/// Checks that a draft could be sent now: its template, its lists.
+/// Checks that a draft could be sent now: its template, its lists, its relay.
 ///
 /// # Errors
 /// As [`accept_draft`].
@@ -96,6 +96,11 @@ async fn look_up(store: &dyn Store, draft: &Draft) -> Result<Content, AcceptErro
                 return Err(AcceptError::invalid(problem));
             }
         }
+    }
+    if let Some(name) = &draft.relay
+        && let Err(problem) = relay::check(store, name).await?
+    {
+        return Err(AcceptError::invalid(problem));
     }
     let id = &draft.template_id;
     let Some(template) = store.template(id).await? else {

@@ -56,7 +56,9 @@ fn attachment(value: &Value) -> Result<(Attachment, usize), Fault> {
         let detail = format!("an attachment has no field {}; known are {}", quoted(other), MEMBERS.join(", "));
         return Err(Fault::new("unknown_field", detail).below(other));
     }
-    let filename = needed(map, "filename", "the name that recipients see, such as report.pdf")?;
+    let filename = needed(map, "filename", "the name that recipients see, such as report.pdf")?
+        .trim()
+        .to_owned();
     let content_type = given(map, "content_type")?.unwrap_or_else(|| CONTENT_TYPE_DEFAULT.to_owned());
     let content_id = given(map, "content_id")?;
     check_attachment(&filename, &content_type, content_id.as_deref())

@@ -27,6 +27,7 @@ mod lines;
 mod order;
 mod problem;
 mod read;
+mod relay;
 mod run;
 mod staged;
 mod table;
@@ -250,7 +251,7 @@ impl Acceptor {
         })
     }
 
-    /// What only the store knows: the template's content, and whether the lists exist. Compiles the wording.
+    /// What only the store knows: the template's content, and whether the lists and the relay exist. Compiles the wording.
     async fn look_up(&self, order: &Order) -> Result<Result<Content, FieldProblem>, AcceptError> {
         if let Wanted::Lists(ids) = &order.wanted {
             for (i, id) in ids.iter().enumerate() {
@@ -259,6 +260,11 @@ impl Acceptor {
                     return Ok(Err(FieldProblem::new(format!("#/list_ids/{i}"), "not_found", detail)));
                 }
             }
+        }
+        if let Some(name) = &order.relay
+            && let Err(found) = relay::check(&*self.store, name).await?
+        {
+            return Ok(Err(found));
         }
         match &order.wording {
             Wording::Inline(content) => Ok(wording::check(content).map(|()| content.clone())),
@@ -327,6 +333,7 @@ fn to_broadcast(receipt: &Receipt, order: Order, content: Content) -> NewBroadca
         expires_at: order.expires_at,
         on_uncertain: order.on_uncertain,
         priority: order.priority,
+        relay: order.relay,
         tags: order.tags,
         metadata: order.metadata,
         received,

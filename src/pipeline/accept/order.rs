@@ -13,6 +13,7 @@ use crate::domain::broadcast::{OnUncertain, Priority};
 use crate::domain::content::{Attachment, Content, HEADERS_MAX, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
+use crate::domain::relay::check_name;
 use crate::domain::time::Timestamp;
 use crate::mime::check_header;
 
@@ -29,11 +30,11 @@ pub const LISTS_MAX: usize = 50;
 pub const PLAN_DAYS_MAX: i64 = 366;
 
 /// All fields of a request beside its recipients, in the order in which the documentation tells them.
-pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, attachments, tags, \
-                         metadata, send_at, expires_at, on_uncertain, priority, validation, dry_run";
+pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, \
+                         attachments, tags, metadata, send_at, expires_at, on_uncertain, priority, relay, validation, dry_run";
 
 /// Fields that are planned but would be ignored today: a request that relies on one must not be sent without it.
-const NOT_YET: [&str; 3] = ["relay", "rate_limit", "track"];
+const NOT_YET: [&str; 2] = ["rate_limit", "track"];
 
 /// Where the wording comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(super) struct Order {
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
     pub priority: Priority,
+    pub relay: Option<String>,
     pub dry_run: bool,
 }
 
@@ -102,6 +104,7 @@ impl Order {
                 ],
             )
         });
+        let relay = f.take("relay", relay_name);
         // Whether one wrong recipient refuses the request is decided by `is_permissive`; here it is only checked.
         f.take("validation", |v| one_of(v, &[("strict", ()), ("permissive", ())]));
         let dry_run = f.take("dry_run", truth).unwrap_or_default();
@@ -126,6 +129,7 @@ impl Order {
                 expires_at,
                 on_uncertain: on_uncertain.unwrap_or_default(),
                 priority: priority.unwrap_or_default(),
+                relay,
                 dry_run,
             }),
             _ => Err(problems),
@@ -298,6 +302,15 @@ fn subject(value: &Value) -> Result<String, Fault> {
     }
 }
 
+/// A name as relays have it; whether there is such a relay is the store's to say.
+fn relay_name(value: &Value) -> Result<String, Fault> {
+    let name = text(value)?;
+    match check_name(&name) {
+        Ok(()) => Ok(name),
+        Err(why) => Err(Fault::new("invalid_value", why)),
+    }
+}
+
 fn tag(value: &Value) -> Result<String, Fault> {
     let tag = text(value)?;
     if tag.is_empty() || tag.chars().count() > TAG_CHARS_MAX || tag.chars().any(char::is_control) {
@@ -385,12 +398,15 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once() {
         assert_eq!(
-            problems(json!({"from": {"email": "x"}, "subject": null, "tags": ["a", ""], "sendat": 1, "relay": "r"})),
+            problems(
+                json!({"from": {"email": "x"}, "subject": null, "tags": ["a", ""], "sendat": 1, "relay": "a b", "track": {}})
+            ),
             [
                 ("#/from/email".to_owned(), "invalid_address"),
                 ("#/subject".to_owned(), "required"),
                 ("#/tags/1".to_owned(), "invalid_value"),
-                ("#/relay".to_owned(), "not_supported"),
+                ("#/relay".to_owned(), "invalid_value"),
+                ("#/track".to_owned(), "not_supported"),
                 ("#/sendat".to_owned(), "unknown_field"),
             ]
         );

@@ -55,12 +55,18 @@ pub fn sent(ordinal: u16, past: Past, reply: ReplyNote, rules: &Rules) -> Settle
 /// relay never takes does not stand in the way of those behind it, and comes to an end with its age.
 #[must_use]
 pub fn refused(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Fate {
-    let verdict = verdict(failure);
-    let is_unheard_of = failure.stage <= Stage::Mail || failure.stage == Stage::Reset;
-    if is_unheard_of && verdict.fault == Fault::Relay && !verdict.counts_as_attempt {
-        return Fate::PutBack;
+    match is_unheard_of(failure) {
+        true => Fate::PutBack,
+        false => Fate::Settle(failed(ordinal, past, failure, rules)),
     }
-    Fate::Settle(failed(ordinal, past, failure, rules))
+}
+
+/// Whether it was not the message that failed, and the relay had not heard of it.
+#[must_use]
+pub fn is_unheard_of(failure: &Failure) -> bool {
+    let verdict = verdict(failure);
+    let is_before = failure.stage <= Stage::Mail || failure.stage == Stage::Reset;
+    is_before && verdict.fault == Fault::Relay && !verdict.counts_as_attempt
 }
 
 /// The fate of a message whose attempt failed.

@@ -9,6 +9,12 @@
 //!                     commit(outcome of the one before, intent of this one)                        │
 //!                                               │                                                  │
 //!                       content, end of data, MAIL RCPT DATA of the next one  ── one round trip ───┘
+//!
+//!   With CHUNKING, once the first message has shown how the relay answers:
+//!
+//!   permits → take → compose → commit(outcomes of the window before, intents of this one)  ◄───────┐
+//!                                               │                                                  │
+//!                       MAIL RCPT BDAT of each message of the window          ── one round trip ───┘
 //! ```
 
 pub mod board;

@@ -1,5 +1,5 @@
 //! One connection slot: a task that opens connections to the relay as they are needed and carries messages over
-//! them, one at a time. Never shares a connection.
+//! them, in order. Never shares a connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,12 @@ use crate::domain::message::MessageStatus;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::pipeline::lease::LeaseWatch;
-use crate::pipeline::settle::{Durable, Entry, Note, Settler};
+use crate::pipeline::settle::{Durable, Note, Settler};
 use crate::smtp::failure::Failure;
-use crate::smtp::reply::Reply;
-use crate::smtp::session::{Connection, Envelope, Finished};
+use crate::smtp::session::{Connection, Envelope, Mail};
 use crate::store::delivery::Settled;
+
+mod carry;
 
 /// An idle connection is closed after this: relays drop idle clients after minutes, and a fresh connection
 /// costs milliseconds.
@@ -54,6 +55,15 @@ struct Parcel {
     item: Item,
     envelope: Envelope,
     bytes: Vec<u8>,
+}
+
+impl Parcel {
+    fn mail(&self) -> Mail<'_> {
+        Mail {
+            envelope: &self.envelope,
+            body: &self.bytes,
+        }
+    }
 }
 
 impl SlotDeps {
@@ -147,79 +157,10 @@ impl Slot {
         }
     }
 
-    /// Hands a message to the relay, and every next one that can share its round trips.
-    async fn carry(&mut self, parcel: Parcel) {
-        let deps = Arc::clone(&self.deps);
-        let Some(mut connection) = self.connected(&parcel.item).await else {
-            return;
-        };
-        let begun = tokio::select! {
-            biased;
-            begun = connection.begin(&parcel.envelope, parcel.bytes.len()) => begun,
-            // Nothing is at stake before the content, and a slow relay must not hold up our end.
-            () = deps.stop.cancelled() => {
-                drop(connection);
-                deps.relay.gauges.closed();
-                return self.put_back(&parcel.item);
-            }
-        };
-        if let Err(failure) = begun {
-            self.connection = Some(connection);
-            return self.refused(&parcel.item, &failure).await;
-        }
-        let mut at_hand = parcel;
-        let mut before: Option<(Item, Settled)> = None;
-        loop {
-            // Before the commit: behind it nothing may wait, or the lease might end before the end of data.
-            let next = if connection.has_room() {
-                self.next_parcel_now().await
-            } else {
-                None
-            };
-            if !self.commit(before.take(), &at_hand.item).await {
-                if let Some(next) = next {
-                    self.put_back(&next.item);
-                }
-                // The relay waits for content that will not come: this connection is of no use any more.
-                drop(connection);
-                self.deps.relay.gauges.closed();
-                return;
-            }
-            let with_next = next.as_ref().map(|p| (&p.envelope, p.bytes.len()));
-            let Finished { this, next: begun } = connection.finish(&at_hand.bytes, with_next).await;
-            let outcome = self.judge(&at_hand.item, &this);
-            match (begun, next) {
-                (Some(Ok(())), Some(next)) => {
-                    before = Some((at_hand.item, outcome));
-                    at_hand = next;
-                }
-                (begun, next) => {
-                    self.connection = Some(connection);
-                    self.settle(&at_hand.item, outcome).await;
-                    if let Some((Err(failure), next)) = begun.zip(next) {
-                        self.refused(&next.item, &failure).await;
-                    } else if let Err(failure) = this
-                        && fate::is_told_to_wait(&failure)
-                    {
-                        self.back_off(&failure).await;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The row for a message whose content was written.
-    fn judge(&mut self, item: &Item, this: &Result<Reply, Failure>) -> Settled {
-        let past = item.run.past(item.ordinal);
-        match this {
-            Ok(reply) => {
-                self.backoff = BACKOFF_FIRST;
-                self.deps.relay.gauges.set_trouble(None);
-                fate::sent(item.ordinal, past, reply.note(), &self.rules(item))
-            }
-            Err(failure) => fate::failed(item.ordinal, past, failure, &self.rules(item)),
-        }
+    /// The relay takes mail.
+    fn all_well(&mut self) {
+        self.backoff = BACKOFF_FIRST;
+        self.deps.relay.gauges.set_trouble(None);
     }
 
     /// A message that the relay refused before its content. A connection that has carried messages may end at any
@@ -240,53 +181,6 @@ impl Slot {
         if waits {
             self.back_off(failure).await;
         }
-    }
-
-    /// Makes the outcome of the message before and the intent of this one durable. `false` when this one may
-    /// not go out: the job was stopped or lost, or the lease is about to end.
-    async fn commit(&self, before: Option<(Item, Settled)>, item: &Item) -> bool {
-        let mut entries = Vec::with_capacity(2);
-        let mut outcome_of = None;
-        if let Some((item, settled)) = before {
-            outcome_of = Some((item.clone(), settled.outcome.status, settled.outcome.next_at));
-            entries.push(Entry {
-                lease: item.run.lease,
-                note: Note::Outcome(settled),
-            });
-        }
-        entries.push(Entry {
-            lease: item.run.lease,
-            note: Note::Intent(item.ordinal),
-        });
-        let answers = self.deps.settler.settle(entries).await;
-        if let Some(((item, status, next_at), answer)) = outcome_of.zip(answers.first()) {
-            self.written(&item, *answer, status, next_at);
-        }
-        let intent = answers.last().copied().unwrap_or(Durable::No);
-        self.heed(item, intent);
-        if item.run.is_halted() || !self.deps.lease.holds(self.deps.clock.now()) || self.is_expired(item) {
-            self.retract(item).await;
-            return false;
-        }
-        true
-    }
-
-    fn is_expired(&self, item: &Item) -> bool {
-        item.run
-            .prepared
-            .expires_at
-            .is_some_and(|at| at <= self.deps.clock.now())
-    }
-
-    /// Takes an intent back that is not carried out, so that it is not taken for a message in doubt.
-    async fn retract(&self, item: &Item) {
-        let answer = self
-            .deps
-            .settler
-            .settle_one(item.run.lease, Note::Retraction(item.ordinal))
-            .await;
-        self.heed(item, answer);
-        self.put_back(item);
     }
 
     async fn settle(&self, item: &Item, settled: Settled) {

@@ -27,12 +27,15 @@ use crate::domain::job::{Claimed, JobKind};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::store::workers::NewWorker;
-use crate::store::{Result, Store};
+use crate::store::{Result, Store, StoreError};
 
 /// Fan-outs at once: each keeps the database busy by itself, and two let a small one pass a large one.
 const FAN_OUTS_MAX: usize = 2;
 /// Rounds follow each other no faster: a fan-out calls for every chunk it makes.
 const ROUND_GAP: Duration = Duration::from_millis(20);
+
+/// Between two tries to register while the database is away.
+const ENTER_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is left to be written when the time to end is over may take this long: a commit takes milliseconds.
 const LAST_WRITE_MAX: Duration = Duration::from_secs(2);
@@ -78,20 +81,11 @@ struct Shared {
 /// recorded, and jobs are given back.
 ///
 /// # Errors
-/// When the worker cannot be registered.
+/// When the store refuses the worker. A database that is away is waited for.
 pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
-    let asked = (Instant::now(), deps.clock.now());
-    let id = deps
-        .store
-        .register_worker(&deps.me, asked.1 + deps.settings.lease, asked.1)
-        .await?;
-    if deps.store.is_exclusive() {
-        // The process before us cannot be alive: its jobs need not wait for their leases to lapse.
-        let voided = deps.store.void_other_workers(id).await?;
-        if !voided.is_empty() {
-            tracing::info!(n_jobs = voided.len(), "Took over {} jobs of a worker that is gone", voided.len());
-        }
-    }
+    let Some((id, asked)) = enter(&deps, &stop).await? else {
+        return Ok(());
+    };
     let (settler, settling) = Settler::start(Arc::clone(&deps.store), Arc::clone(&deps.clock));
     let lease = Arc::new(LeaseWatch::new(asked.0, asked.1, deps.settings.lease));
     let shared = Arc::new(Shared {
@@ -122,6 +116,37 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
         tracing::warn!("The last outcomes could not be written; their messages are in doubt");
     }
     store.retire_worker(id, clock.now()).await
+}
+
+/// Registers this process, and takes over from a predecessor that cannot be alive: its jobs need not wait for
+/// their leases to lapse. Both are repeated while the database is away; a registration whose answer was lost
+/// leaves a worker behind that holds nothing and lapses. `None` when it was told to stop before it began;
+/// otherwise its number, and when it asked.
+async fn enter(deps: &Deps, stop: &CancellationToken) -> Result<Option<(i64, (Instant, Timestamp))>> {
+    let try_enter = async || {
+        let asked = (Instant::now(), deps.clock.now());
+        let until = asked.1 + deps.settings.lease;
+        let id = deps.store.register_worker(&deps.me, until, asked.1).await?;
+        if deps.store.is_exclusive() {
+            let voided = deps.store.void_other_workers(id).await?;
+            if !voided.is_empty() {
+                tracing::info!(n_jobs = voided.len(), "Took over {} jobs of a worker that is gone", voided.len());
+            }
+        }
+        Ok((id, asked))
+    };
+    loop {
+        match try_enter().await {
+            Err(error) if StoreError::is_transient(&error) => {
+                tracing::warn!(%error, "This worker cannot be registered yet; it tries again");
+            }
+            entered => return entered.map(Some),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(ENTER_AGAIN) => {}
+        }
+    }
 }
 
 fn start_slots(shared: &Arc<Shared>) -> JoinSet<()> {

@@ -23,7 +23,10 @@ impl Session {
         }
         self.mode = Mode::Command;
         match (self.to.is_empty(), is_last) {
-            (true, _) => self.say("554 5.5.1 no valid recipients\r\n"),
+            (true, false) => self.say("554 5.5.1 no valid recipients\r\n"),
+            (true, true) => {
+                self.answer(At::NoRecipient, "554 5.5.1 no valid recipients\r\n");
+            }
             (false, false) => self.say("250 2.0.0 ok\r\n"),
             (false, true) => self.end_of_data(),
         }

@@ -7,7 +7,7 @@ use super::super::body::append_data;
 use super::super::failure::{Cause, Failure, Stage};
 use super::super::open::accepted;
 use super::super::reply::Reply;
-use super::{Connection, Envelope};
+use super::{Connection, Envelope, Wording};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Writes the commands that were put together. A reply that lies here already would be taken for
@@ -45,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.push_mail(envelope, size);
         self.flush(Stage::Mail).await?;
         let mail = self.read(Stage::Mail).await?;
-        self.positive(Stage::Mail, mail)?;
+        let mail = self.positive(Stage::Mail, mail)?;
 
         self.out.clear();
         self.push_rcpt(envelope);
@@ -53,29 +53,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         // From here on the relay holds half a transaction.
         self.needs_rset = true;
         let rcpt = self.read(Stage::Rcpt).await?;
-        self.positive(Stage::Rcpt, rcpt)?;
+        let rcpt = self.positive(Stage::Rcpt, rcpt)?;
 
         self.out.clear();
         self.out.extend_from_slice(b"DATA\r\n");
         self.flush(Stage::Data).await?;
         let data = self.read(Stage::Data).await?;
-        self.go_ahead(data)
+        self.go_ahead(data)?;
+        self.answers = Some((mail, rcpt));
+        Ok(())
     }
 
     /// Reads the replies to a pipelined MAIL, RCPT, DATA.
     pub(super) async fn read_group(&mut self) -> Result<(), Failure> {
         self.needs_rset = false;
         let mail = self.read(Stage::Mail).await?;
-        if let Err(refused) = self.positive(Stage::Mail, mail) {
-            return Err(self.read_rest_after(refused).await);
-        }
+        let mail = match self.positive(Stage::Mail, mail) {
+            Ok(mail) => mail,
+            Err(refused) => return Err(self.read_rest_after(refused).await),
+        };
         let rcpt = self.read(Stage::Rcpt).await?;
         self.needs_rset = true;
-        if let Err(refused) = self.positive(Stage::Rcpt, rcpt) {
-            return Err(self.read_rest_after(refused).await);
-        }
+        let rcpt = match self.positive(Stage::Rcpt, rcpt) {
+            Ok(rcpt) => rcpt,
+            Err(refused) => return Err(self.read_rest_after(refused).await),
+        };
         let data = self.read(Stage::Data).await?;
-        self.go_ahead(data)
+        self.go_ahead(data)?;
+        self.answers = Some((mail, rcpt));
+        Ok(())
     }
 
     /// The rest of a group in which MAIL or RCPT was refused. What comes must be refusals too, except
@@ -146,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         let reply = accepted(reply)?;
         self.n_sent += 1;
+        self.learn(&reply);
         if !more_to_come && !self.wire.is_quiet() {
             self.is_dead = true;
             // "250 taken, 421 and goodbye" is in step. Everything else is a reply too many.
@@ -157,15 +164,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(reply)
     }
 
-    /// Reads one reply. A 421 or no reply at all is the end of the connection.
-    async fn read(&mut self, stage: Stage) -> Result<Reply, Failure> {
-        let limit = match stage {
+    /// Whether verdicts can be told from other replies, without which there is no CHUNKING.
+    fn learn(&mut self, verdict: &Reply) {
+        if let Some((mail, rcpt)) = self
+            .answers
+            .take()
+            .filter(|_| self.chunking > 0 && self.wording.is_none())
+        {
+            self.wording = Wording::learn(&mail, &rcpt, verdict);
+            if self.wording.is_none() {
+                self.chunking = 0;
+            }
+        }
+    }
+
+    pub(super) fn limit(&self, stage: Stage) -> std::time::Duration {
+        match stage {
             Stage::Mail => self.timeouts.mail,
             Stage::Rcpt => self.timeouts.rcpt,
             Stage::Data => self.timeouts.data,
+            Stage::Reset => self.timeouts.rset,
             _ => self.timeouts.final_dot,
-        };
-        match self.wire.reply(limit).await {
+        }
+    }
+
+    /// Reads one reply. A 421 or no reply at all is the end of the connection.
+    async fn read(&mut self, stage: Stage) -> Result<Reply, Failure> {
+        match self.wire.reply(self.limit(stage)).await {
             Ok(reply) if reply.is_closing() => Err(self.fail(stage, Cause::Reply(reply))),
             Ok(reply) => Ok(reply),
             Err(cause) => Err(self.fail(stage, cause)),
@@ -173,9 +198,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// A reply to MAIL or RCPT that lets us go on.
-    fn positive(&mut self, stage: Stage, reply: Reply) -> Result<(), Failure> {
+    fn positive(&mut self, stage: Stage, reply: Reply) -> Result<Reply, Failure> {
         match reply.digit() {
-            2 => Ok(()),
+            2 => Ok(reply),
             _ if reply.digit() == 3 || reply.code == 503 => Err(self.out_of_step(stage, reply.code)),
             _ => Err(Failure::new(stage, Cause::Reply(reply))),
         }

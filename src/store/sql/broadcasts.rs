@@ -24,6 +24,7 @@ pub(super) struct BroadcastRow {
     expires_at: Option<i64>,
     on_uncertain: String,
     priority: i64,
+    relay: Option<String>,
     tags: String,
     metadata: String,
     received: i64,
@@ -123,6 +124,7 @@ fn row_to_broadcast(by_id: &mut HashMap<String, CountsRow>, row: BroadcastRow) -
             OnUncertain::Resend
         },
         priority: Priority::from_rank(row.priority),
+        relay: row.relay,
         tags: from_json("broadcasts.tags", &row.tags)?,
         metadata: from_json("broadcasts.metadata", &row.metadata)?,
         received,

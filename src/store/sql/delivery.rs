@@ -26,6 +26,7 @@ struct BriefRow {
     created_at: i64,
     expires_at: Option<i64>,
     on_uncertain: String,
+    relay: Option<String>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -43,7 +44,11 @@ impl Delivery for SqlStore {
     async fn brief(&self, id: &BroadcastId) -> Result<Brief> {
         let row: BriefRow = sqlx::query_as(
             "-- brief
+<<<<<<< HEAD
             SELECT l.letter, l.dkim_keys, b.send_at, b.created_at, b.expires_at, b.on_uncertain
+=======
+            SELECT l.letter, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
+>>>>>>> main
               FROM broadcasts b JOIN letters l ON l.broadcast_id = b.id WHERE b.id = $1",
         )
         .bind(id.as_str())
@@ -60,6 +65,7 @@ impl Delivery for SqlStore {
             } else {
                 OnUncertain::Resend
             },
+            relay: row.relay,
         })
     }
 

@@ -139,8 +139,9 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     sqlx::query(
         "-- insert_broadcast
         INSERT INTO broadcasts (id, status, subject, from_email, audience, template_id, campaign_id, campaign_run,
-            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at,
+            relay)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(new.id.as_str())
     .bind(status)
@@ -160,6 +161,7 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     .bind(new.rejected)
     .bind(new.duplicates)
     .bind(now.0)
+    .bind(new.relay.as_deref())
     .execute(&mut *tx)
     .await?;
     sqlx::query("-- insert_letter\n INSERT INTO letters (broadcast_id, letter, dkim_keys) VALUES ($1, $2, $3)")

@@ -77,8 +77,8 @@ impl Workers for SqlStore {
         retrying(|| self.try_void_other_workers(worker)).await
     }
 
-    async fn rescue(&self, now: Timestamp) -> Result<Vec<Rescued>> {
-        retrying(|| self.try_rescue(now)).await
+    async fn rescue(&self, by: i64, now: Timestamp) -> Result<Vec<Rescued>> {
+        retrying(|| self.try_rescue(by, now)).await
     }
 }
 
@@ -97,13 +97,14 @@ impl SqlStore {
         Ok(rescued)
     }
 
-    async fn try_rescue(&self, now: Timestamp) -> Result<Vec<Rescued>> {
+    async fn try_rescue(&self, by: i64, now: Timestamp) -> Result<Vec<Rescued>> {
         let mut tx = self.begin().await?;
         sqlx::query(
             "-- declare_dead
-            UPDATE workers SET state = 'dead' WHERE state IN ('live', 'draining') AND lease_until < $1",
+            UPDATE workers SET state = 'dead' WHERE state IN ('live', 'draining') AND lease_until < $1 AND id <> $2",
         )
         .bind(now.0)
+        .bind(by)
         .execute(&mut *tx)
         .await?;
         let rescued = take_from_the_dead(&mut tx).await?;

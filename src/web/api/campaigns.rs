@@ -44,6 +44,8 @@ pub struct CampaignRequest {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     priority: Priority,
+    /// The name of the only relay that runs may go through. Without it: any.
+    relay: Option<String>,
     /// A run's mail expires this long after its scheduled time.
     expires_after_secs: Option<i64>,
     #[serde(default)]
@@ -83,6 +85,7 @@ pub struct CampaignView {
     schedule_text: String,
     on_uncertain: &'static str,
     priority: String,
+    relay: Option<String>,
     expires_after_secs: Option<i64>,
     tags: Vec<String>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -108,6 +111,7 @@ impl From<Campaign> for CampaignView {
             schedule: c.schedule,
             on_uncertain: c.draft.on_uncertain.as_str(),
             priority: word(&c.draft.priority),
+            relay: c.draft.relay,
             expires_after_secs: c.draft.expires_after_secs,
             tags: c.draft.tags,
             next_at: c.next_at,
@@ -182,6 +186,7 @@ fn to_draft(request: CampaignRequest) -> Result<Draft, Problem> {
         audience: to_audience(request.list_ids, request.all)?,
         on_uncertain: request.on_uncertain,
         priority: request.priority,
+        relay: request.relay.filter(|name| !name.is_empty()),
         expires_after_secs: request.expires_after_secs,
         tags: request.tags,
     })

@@ -235,6 +235,8 @@ pub struct BroadcastRequest {
     on_uncertain: Option<String>,
     /// `high`, `normal` (default) or `bulk`.
     priority: Option<String>,
+    /// The name of the only relay it may go through. Without it: any.
+    relay: Option<String>,
     /// `strict` (default): one wrong recipient refuses the request. `permissive`: the others get their mail.
     validation: Option<String>,
     dry_run: Option<bool>,

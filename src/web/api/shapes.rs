@@ -145,6 +145,8 @@ pub struct BroadcastView {
     pub on_uncertain: &'static str,
     /// `high`, `normal` or `bulk`.
     pub priority: String,
+    /// The relay that it names; `null` is any.
+    pub relay: Option<String>,
     pub tags: Vec<String>,
     #[schema(value_type = Object)]
     pub metadata: serde_json::Map<String, serde_json::Value>,
@@ -185,6 +187,7 @@ impl BroadcastView {
             expires_at: b.expires_at,
             on_uncertain: b.on_uncertain.as_str(),
             priority: word(&b.priority),
+            relay: b.relay,
             tags: b.tags,
             metadata: b.metadata,
             created_at: b.created_at,

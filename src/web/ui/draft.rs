@@ -9,6 +9,7 @@ use crate::domain::contact::List;
 use crate::domain::content::Mailbox;
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
+use crate::domain::relay::{Relay, check_name};
 use crate::store::library::Template;
 use crate::web::WebState;
 
@@ -33,6 +34,9 @@ pub struct DraftForm {
     pub reply_to: String,
     pub is_to_lists: bool,
     pub holds_uncertain: bool,
+    /// All relays; with one or none there is nothing to choose.
+    pub relays: Vec<Relay>,
+    pub relay: String,
     pub problems: Problems,
 }
 
@@ -67,6 +71,8 @@ impl DraftForm {
             reply_to: typed.text("reply_to").to_owned(),
             is_to_lists: typed.text("audience") == "lists",
             holds_uncertain: typed.text("on_uncertain") == "hold",
+            relays: state.store.relays().await?,
+            relay: typed.text("relay").to_owned(),
             problems,
         })
     }
@@ -101,6 +107,10 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
         None => Some(None),
     };
     let audience = problems.take("audience", parse_audience(typed));
+    let relay = match typed.filled("relay") {
+        Some(name) => problems.take("relay", check_name(name).map(|()| Some(name.to_owned())).map_err(sentence)),
+        None => Some(None),
+    };
     Some(Draft {
         from: Mailbox {
             email: email?,
@@ -115,6 +125,7 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
             OnUncertain::Resend
         },
         priority: Priority::Normal,
+        relay: relay?,
         expires_after_secs: None,
         tags: Vec::new(),
     })

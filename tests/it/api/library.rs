@@ -1,5 +1,6 @@
 //! Templates and campaigns over the API.
 
+use hikyaku::domain::relay::RelaySpec;
 use serde_json::{Value, json};
 
 use super::on_both_databases;
@@ -11,6 +12,7 @@ on_both_databases!(
     a_preview_shows_what_one_recipient_would_get,
     a_campaign_is_made_paused_and_resumed,
     a_campaign_runs_now,
+    a_campaign_names_the_relay_of_its_runs,
     a_wrong_campaign_is_not_stored,
     a_template_in_use_is_kept,
 );
@@ -111,6 +113,23 @@ async fn a_campaign_runs_now(api: Api) {
     assert_eq!(api.get(&format!("/v1/campaigns/{id}")).await.expect(200)["next_at"], made["next_at"]);
 }
 
+async fn a_campaign_names_the_relay_of_its_runs(api: Api) {
+    let spec = RelaySpec::of("smtp://relay.example.org");
+    api.store.put_relay("slow", &spec, BEGINNING).await.unwrap();
+    let mut body = campaign(&api).await;
+    body["relay"] = json!("slow");
+    let made = api.post("/v1/campaigns", &body).await.expect(201);
+    assert_eq!(made["relay"], "slow");
+    let run = format!("/v1/campaigns/{}/run", made["id"].as_str().unwrap());
+    let answer = api.act(&run).await;
+    let location = answer.header("location").unwrap().to_owned();
+    assert_eq!(api.get(&location).await.expect(200)["relay"], "slow");
+    // The relay is removed while the campaign names it: a run is refused and says why.
+    api.store.delete_relay("slow", BEGINNING).await.unwrap();
+    let problem = api.act(&run).await.expect(422);
+    assert_eq!(problem["errors"][0]["pointer"], "#/relay", "{problem}");
+}
+
 async fn a_wrong_campaign_is_not_stored(api: Api) {
     let good = campaign(&api).await;
     let once = |at: Value| json!({"schedule": {"kind": "once", "at": at}});
@@ -134,6 +153,7 @@ async fn a_wrong_campaign_is_not_stored(api: Api) {
         (once(json!(BEGINNING.plus_ms(-1))), "#/schedule"),
         (json!({"expires_after_secs": 1}), "#/expires_after_secs"),
         (json!({"tags": [""]}), "#/tags/0"),
+        (json!({"relay": "unknown"}), "#/relay"),
         (json!({"subject": "x"}), "#/subject"),
     ] {
         let mut body = good.clone();

@@ -15,6 +15,7 @@ use crate::support::database::TestDatabase;
 stories!(
     a_commit_that_fails_is_repeated_and_counts_once,
     a_step_that_fails_once_is_made_up_for,
+    a_worker_that_cannot_register_at_once_tries_again,
     a_database_that_fails_one_call_in_ten_loses_and_doubles_nothing,
 );
 
@@ -98,6 +99,23 @@ async fn a_step_that_fails_once_is_made_up_for(database: TestDatabase) {
         }
     }
     worker.end().await;
+}
+
+async fn a_worker_that_cannot_register_at_once_tries_again(database: TestDatabase) {
+    let stage = stage(database).await;
+    let mut round = 0;
+    for step in ["register_worker", "void_other_workers"] {
+        for when in [When::Before, When::After] {
+            round += 1;
+            let faulty = Arc::new(FaultyStore::around(Arc::clone(&stage.store)));
+            faulty.fail_once(step, 0, when);
+            let worker = stage.hire_on(Arc::<FaultyStore>::clone(&faulty)).await;
+            sends_exactly_once(&stage, round, &format!("{step} fails {when:?}")).await;
+            // Only where one process owns the database does it void the others.
+            assert_eq!(faulty.n_failed(), u64::from(step == "register_worker" || stage.store.is_exclusive()));
+            worker.end().await;
+        }
+    }
 }
 
 async fn a_database_that_fails_one_call_in_ten_loses_and_doubles_nothing(database: TestDatabase) {

@@ -258,7 +258,7 @@ pass_on! { Workers:
     fn heartbeat(worker: i64, lease_until: Timestamp, draining: bool, stats: &WorkerStats, now: Timestamp) -> Heartbeat;
     fn retire_worker(worker: i64, now: Timestamp) -> ();
     fn void_other_workers(worker: i64) -> Vec<Rescued>;
-    fn rescue(now: Timestamp) -> Vec<Rescued>;
+    fn rescue(by: i64, now: Timestamp) -> Vec<Rescued>;
 }
 
 /// By hand, because one of its steps is no call.

@@ -9,6 +9,7 @@ mod pace;
 mod schedule;
 mod stage;
 mod times;
+mod windows;
 mod workers;
 
 use hikyaku::domain::broadcast::BroadcastStatus;

@@ -60,6 +60,7 @@ async fn campaign(stage: &Stage, at: Timestamp) -> CampaignId {
             audience: Audience::All,
             on_uncertain: OnUncertain::Resend,
             priority: Priority::Normal,
+            relay: None,
             expires_after_secs: None,
             tags: vec![],
         },

@@ -39,6 +39,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Plan {
     pub sink: SinkOptions,
     pub connections: u16,
+    /// Messages in flight on a connection.
+    pub chunking: u32,
     pub rate: Option<u32>,
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
@@ -49,6 +51,7 @@ impl Default for Plan {
         Plan {
             sink: SinkOptions::default(),
             connections: 8,
+            chunking: 0,
             rate: None,
             settings: Settings {
                 concurrent_jobs: 4,
@@ -125,6 +128,7 @@ impl Stage {
     pub async fn hire_on(&self, store: Arc<dyn Store>) -> Hand {
         let mut config = RelayConfig::clear(self.relay_at.ip().to_string(), self.relay_at.port());
         config.connections = self.plan.connections;
+        config.chunking = self.plan.chunking;
         config.rate_per_sec = self.plan.rate;
         let relay = Arc::new(Relay {
             tls: TlsContext::new(&config).unwrap(),
@@ -321,6 +325,7 @@ pub fn broadcast(id: BroadcastId, received: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec![],
         metadata: serde_json::Map::new(),
         received: received as i64,

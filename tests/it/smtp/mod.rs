@@ -2,6 +2,7 @@
 //! socket cannot be made to.
 
 mod auth_and_tls;
+mod chunking;
 mod cuts;
 mod out_of_step;
 mod sessions;

@@ -10,7 +10,7 @@ use hikyaku::store::delivery::Ack;
 use hikyaku::store::queue::Wish;
 
 use super::contract;
-use super::world::{LEASE_MS, World, at, broadcast, broadcast_id, people, progress, sent, settled};
+use super::world::{LEASE_MS, NOBODY, World, at, broadcast, broadcast_id, people, progress, sent, settled};
 
 contract! {
     a_pause_reaches_a_running_job_in_its_next_commit,
@@ -246,7 +246,7 @@ async fn what_a_dead_owner_had_on_the_wire_is_wound_up_by_the_next_one(w: World)
     let job = w.claim_one(dead, JobKind::Deliver, at(0)).await;
     w.commit_one(progress(job.lease, Vec::new(), &[2]), at(1)).await;
     let now = at(LEASE_MS + 1);
-    w.rescue(now).await.unwrap();
+    w.rescue(NOBODY, now).await.unwrap();
     pause(&w, &id, LEASE_MS + 1).await;
     cancel(&w, &id, LEASE_MS + 2).await;
     assert_eq!(w.show(&id).await.finished_at, None);
@@ -315,7 +315,7 @@ async fn a_rescued_job_of_a_paused_broadcast_comes_to_rest(w: World) {
     w.claim_one(dead, JobKind::Deliver, at(0)).await;
     pause(&w, &id, 1).await;
     let now = at(LEASE_MS + 1);
-    w.rescue(now).await.unwrap();
+    w.rescue(NOBODY, now).await.unwrap();
     let heir = w.worker(now).await;
     let job = w.claim_one(heir, JobKind::Deliver, now).await;
     assert_eq!(job.stop, Some(Stop::Hold));

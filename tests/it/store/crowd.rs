@@ -15,7 +15,7 @@ use hikyaku::store::{Store, StoreError};
 use tokio::task::JoinSet;
 
 use super::contract;
-use super::world::{LEASE_MS, World, at, progress, sent};
+use super::world::{LEASE_MS, NOBODY, World, at, progress, sent};
 
 contract! {
     a_crowd_settles_every_message_once,
@@ -72,7 +72,7 @@ async fn work(store: Arc<dyn Store>, mut random: fastrand::Rng) -> Vec<(i64, u16
     let mut worker = register(&store).await;
     while !store.jobs(None, 1).await.unwrap().is_empty() {
         store.promote(at(2)).await.unwrap();
-        store.rescue(at(2)).await.unwrap();
+        store.rescue(NOBODY, at(2)).await.unwrap();
         let jobs = store.claim(worker, JobKind::Deliver, 2, at(2)).await.unwrap();
         if random.u32(0..12) == 0 {
             store.retire_worker(worker, at(2)).await.unwrap();

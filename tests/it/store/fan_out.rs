@@ -11,7 +11,7 @@ use hikyaku::store::fan_out::{FanOutStep, SOURCE_PAGE_SIZE, Source};
 use hikyaku::store::queue::Wish;
 
 use super::contract;
-use super::world::{LEASE_MS, World, at, broadcast, pages, people, recipient, sorted, step};
+use super::world::{LEASE_MS, NOBODY, World, at, broadcast, pages, people, recipient, sorted, step};
 
 contract! {
     a_chunk_and_its_cursor_are_one_transaction,
@@ -74,7 +74,7 @@ async fn an_interrupted_fan_out_goes_on_where_it_stopped(w: World) {
     let job = w.claim_one(dead, JobKind::FanOut, at(0)).await;
     w.fan_out_next(job.lease, &step(0, &people[..9]), at(1)).await.unwrap();
 
-    w.rescue(at(LEASE_MS + 1)).await.unwrap();
+    w.rescue(NOBODY, at(LEASE_MS + 1)).await.unwrap();
     let next = w.worker(at(LEASE_MS + 2)).await;
     let job = w.claim_one(next, JobKind::FanOut, at(LEASE_MS + 2)).await;
     let mut rest = Vec::new();

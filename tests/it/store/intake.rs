@@ -59,6 +59,7 @@ async fn what_was_accepted_reads_back_word_for_word(w: World) {
     new.expires_at = Some(at(9_000));
     new.on_uncertain = OnUncertain::Hold;
     new.priority = Priority::Bulk;
+    new.relay = Some("second".into());
     new.tags = vec!["a'b".into(), words.into()];
     new.metadata = serde_json::from_value(serde_json::json!({ "n": 1.5, "deep": [null, words] })).unwrap();
     w.accept_new(&new, &people(1), at(0)).await;
@@ -71,10 +72,11 @@ async fn what_was_accepted_reads_back_word_for_word(w: World) {
     assert_eq!((&shown.tags, &shown.metadata), (&new.tags, &new.metadata));
     assert_eq!((shown.send_at, shown.expires_at), (new.send_at, new.expires_at));
     assert_eq!((shown.on_uncertain, shown.priority), (OnUncertain::Hold, Priority::Bulk));
+    assert_eq!(shown.relay.as_deref(), Some("second"));
     let brief = w.brief(&new.id).await.unwrap();
     assert_eq!(brief.letter, new.letter);
     assert_eq!((brief.date, brief.expires_at), (at(10), Some(at(9_000))));
-    assert_eq!(brief.on_uncertain, OnUncertain::Hold);
+    assert_eq!((brief.on_uncertain, brief.relay.as_deref()), (OnUncertain::Hold, Some("second")));
 }
 
 async fn nothing_is_visible_before_it_is_accepted(w: World) {

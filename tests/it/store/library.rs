@@ -53,6 +53,7 @@ fn campaign(n: u128, next_at: Option<Timestamp>) -> NewCampaign {
             audience: Audience::All,
             on_uncertain: OnUncertain::Hold,
             priority: Priority::Bulk,
+            relay: None,
             expires_after_secs: Some(3_600),
             tags: vec!["weekly".into()],
         },

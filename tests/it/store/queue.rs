@@ -12,7 +12,7 @@ use hikyaku::store::workers::{Heartbeat, Rescued};
 use tokio::task::JoinSet;
 
 use super::contract;
-use super::world::{LEASE_MS, World, at, broadcast, people, progress, sent, settled};
+use super::world::{LEASE_MS, NOBODY, World, at, broadcast, people, progress, sent, settled};
 
 contract! {
     claims_come_in_the_order_priority_seq_id,
@@ -25,6 +25,7 @@ contract! {
     inflight_survives_rescue_and_is_handed_to_the_next_owner,
     a_healthy_worker_keeps_its_jobs,
     a_heartbeat_after_death_says_so,
+    who_comes_back_late_still_has_what_nobody_took,
     a_draining_worker_finishes_but_claims_nothing,
     a_retired_worker_leaves_nothing_behind,
     who_holds_the_database_alone_voids_all_others,
@@ -105,7 +106,7 @@ async fn a_claim_ahead_takes_the_chunk_of_a_broadcast_that_began_later(w: World)
 async fn a_worker_that_is_not_live_cannot_claim(w: World) {
     w.ready_broadcast(1, 1, 1).await;
     let (dead, stopped) = (w.worker(at(0)).await, w.worker(at(LEASE_MS)).await);
-    w.rescue(at(LEASE_MS + 1)).await.unwrap();
+    w.rescue(NOBODY, at(LEASE_MS + 1)).await.unwrap();
     w.retire_worker(stopped, at(LEASE_MS + 1)).await.unwrap();
     for worker in [dead, stopped, 999] {
         assert!(
@@ -151,7 +152,7 @@ async fn a_lapsed_lease_cannot_settle(w: World) {
     let id = w.ready_broadcast(1, 3, 10).await;
     let zombie = w.worker(at(0)).await;
     let job = w.claim_one(zombie, JobKind::Deliver, at(0)).await;
-    w.rescue(at(LEASE_MS + 1)).await.unwrap();
+    w.rescue(NOBODY, at(LEASE_MS + 1)).await.unwrap();
     let heir = w.worker(at(LEASE_MS + 1)).await;
     let again = w.claim_one(heir, JobKind::Deliver, at(LEASE_MS + 1)).await;
     assert!(again.lease.epoch > job.lease.epoch);
@@ -182,7 +183,7 @@ async fn the_epoch_rises_at_rescue(w: World) {
     let id = w.ready_broadcast(1, 3, 10).await;
     let zombie = w.worker(at(0)).await;
     let job = w.claim_one(zombie, JobKind::Deliver, at(0)).await;
-    w.rescue(at(LEASE_MS + 1)).await.unwrap();
+    w.rescue(NOBODY, at(LEASE_MS + 1)).await.unwrap();
     // Nobody has claimed the job yet; the dead owner comes back in between.
     let late = progress(job.lease, vec![sent(0, at(LEASE_MS + 2))], &[]);
     let acks = w.commit_progress(&[late], at(LEASE_MS + 2)).await.unwrap();
@@ -201,7 +202,7 @@ async fn inflight_survives_rescue_and_is_handed_to_the_next_owner(w: World) {
     let job = w.claim_one(dead, JobKind::Deliver, at(0)).await;
     w.commit_one(progress(job.lease, vec![sent(3, at(1))], &[0, 7, 19]), at(1))
         .await;
-    let rescued = w.rescue(at(LEASE_MS + 1)).await.unwrap();
+    let rescued = w.rescue(NOBODY, at(LEASE_MS + 1)).await.unwrap();
     let job_id = job.lease.job_id;
     assert_eq!(
         rescued,
@@ -227,7 +228,10 @@ async fn a_healthy_worker_keeps_its_jobs(w: World) {
         .await
         .unwrap();
     assert_eq!(beat, Heartbeat::Alive { live_workers: 1 });
-    assert!(w.rescue(at(2 * LEASE_MS)).await.unwrap().is_empty(), "a lease is good to its last millisecond");
+    assert!(
+        w.rescue(NOBODY, at(2 * LEASE_MS)).await.unwrap().is_empty(),
+        "a lease is good to its last millisecond"
+    );
     w.send_all(&job, at(2 * LEASE_MS)).await;
 }
 
@@ -239,7 +243,7 @@ async fn a_heartbeat_after_death_says_so(w: World) {
         trouble: Some("the relay's \"busy\"".into()),
     };
     let now = at(LEASE_MS + 5);
-    w.rescue(now).await.unwrap();
+    w.rescue(NOBODY, now).await.unwrap();
     assert_eq!(w.heartbeat(slow, at(9 * LEASE_MS), false, &stats, now).await.unwrap(), Heartbeat::Dead);
     let beat = w
         .heartbeat(healthy, at(9 * LEASE_MS), false, &stats, now)
@@ -253,6 +257,22 @@ async fn a_heartbeat_after_death_says_so(w: World) {
     );
     assert_eq!(workers[0].stats, stats);
     assert_eq!((workers[0].started_at, workers[0].seen_at), (at(10), now));
+}
+
+async fn who_comes_back_late_still_has_what_nobody_took(w: World) {
+    w.ready_broadcast(1, 2, 1).await;
+    let (late, other) = (w.worker(at(0)).await, w.worker(at(0)).await);
+    let job = w.claim_one(late, JobKind::Deliver, at(0)).await;
+    let theirs = w.claim_one(other, JobKind::Deliver, at(0)).await;
+    let now = at(LEASE_MS + 1);
+    let rescued = w.rescue(late, now).await.unwrap();
+    assert_eq!(rescued.iter().map(|r| r.job_id).collect::<Vec<_>>(), [theirs.lease.job_id]);
+    let beat = w
+        .heartbeat(late, at(9 * LEASE_MS), false, &WorkerStats::default(), now)
+        .await
+        .unwrap();
+    assert_eq!(beat, Heartbeat::Alive { live_workers: 1 });
+    w.send_all(&job, now).await;
 }
 
 async fn a_draining_worker_finishes_but_claims_nothing(w: World) {
@@ -273,7 +293,7 @@ async fn a_retired_worker_leaves_nothing_behind(w: World) {
     let worker = w.worker(at(0)).await;
     let job = w.claim_one(worker, JobKind::Deliver, at(0)).await;
     w.retire_worker(worker, at(1)).await.unwrap();
-    let rescued = w.rescue(at(2)).await.unwrap();
+    let rescued = w.rescue(NOBODY, at(2)).await.unwrap();
     assert_eq!(rescued.iter().map(|r| r.job_id).collect::<Vec<_>>(), [job.lease.job_id]);
 }
 
@@ -299,7 +319,7 @@ async fn a_job_whose_owner_died_five_times_is_quarantined_and_gets_another_chanc
         job_id = job.lease.job_id;
         assert!(!w.release_quarantined(job_id, now).await.unwrap(), "it is not quarantined yet");
         now = now.plus_ms(LEASE_MS + 1);
-        let rescued = w.rescue(now).await.unwrap();
+        let rescued = w.rescue(NOBODY, now).await.unwrap();
         assert_eq!(
             rescued,
             [Rescued {
@@ -329,7 +349,7 @@ async fn a_finished_job_forgets_its_deaths(w: World) {
     let dead = w.worker(at(0)).await;
     w.claim_one(dead, JobKind::Deliver, at(0)).await;
     let now = at(LEASE_MS + 1);
-    w.rescue(now).await.unwrap();
+    w.rescue(NOBODY, now).await.unwrap();
     let worker = w.worker(now).await;
     let job = w.claim_one(worker, JobKind::Deliver, now).await;
     assert_eq!(job.deaths, 1);

@@ -7,7 +7,7 @@ use hikyaku::domain::job::{JobEnd, JobKind};
 use hikyaku::store::queue::Wish;
 
 use super::contract;
-use super::world::{World, at, broadcast, people, step};
+use super::world::{NOBODY, World, at, broadcast, people, step};
 
 contract! {
     every_commit_that_makes_work_wakes_the_loops,
@@ -48,7 +48,7 @@ async fn every_commit_that_makes_work_wakes_the_loops(w: World) {
     expect("a release from quarantine");
     w.claim_one(worker, JobKind::Deliver, at(15)).await;
     w.retire_worker(worker, at(16)).await.unwrap();
-    w.rescue(at(16)).await.unwrap();
+    w.rescue(NOBODY, at(16)).await.unwrap();
     expect("a rescue");
     w.control(&new.id, &Wish::Cancel, at(17)).await.unwrap();
     expect("a cancel");
@@ -66,7 +66,7 @@ async fn what_makes_no_work_wakes_nobody() {
     let woken = w.wakeups();
     w.worker(at(0)).await;
     w.promote(at(1)).await.unwrap();
-    w.rescue(at(1)).await.unwrap();
+    w.rescue(NOBODY, at(1)).await.unwrap();
     w.show(&new.id).await;
     assert!(!woken.has_changed().unwrap());
 }

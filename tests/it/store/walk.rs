@@ -16,7 +16,7 @@ use hikyaku::store::delivery::{Ack, Settled};
 use hikyaku::store::queue::Wish;
 
 use super::contract;
-use super::world::{LEASE_MS, World, at, broadcast, people, progress, settled, step};
+use super::world::{LEASE_MS, NOBODY, World, at, broadcast, people, progress, settled, step};
 
 contract! {
     counters_follow_the_messages_whatever_happens,
@@ -254,7 +254,7 @@ impl Walker {
 
     async fn die(&mut self) -> String {
         self.now = self.now.plus_ms(2 * LEASE_MS);
-        let rescued = self.w.rescue(self.now).await.unwrap();
+        let rescued = self.w.rescue(NOBODY, self.now).await.unwrap();
         assert_eq!(rescued.len(), self.held.len());
         self.lapsed.append(&mut self.held);
         self.worker = self.w.worker(self.now).await;

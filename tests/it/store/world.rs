@@ -32,6 +32,8 @@ const BEGINNING: i64 = 1_790_000_000_000;
 const PAGE_SIZE: usize = 7;
 /// A lease that no story outlives by accident.
 pub const LEASE_MS: i64 = 30_000;
+/// The number of no worker: a rescuer that spares nobody.
+pub const NOBODY: i64 = 0;
 
 /// So many milliseconds after the beginning.
 pub fn at(ms: i64) -> Timestamp {
@@ -193,6 +195,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec!["weekly".into()],
         metadata: serde_json::Map::new(),
         received: received as i64,

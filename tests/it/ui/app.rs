@@ -327,6 +327,7 @@ fn new_broadcast(id: &BroadcastId, subject: &str, n: usize) -> NewBroadcast {
         expires_at: None,
         on_uncertain: OnUncertain::Resend,
         priority: Priority::Normal,
+        relay: None,
         tags: vec![],
         metadata: serde_json::Map::new(),
         received: n as i64,

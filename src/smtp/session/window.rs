@@ -1,0 +1,306 @@
+//! CHUNKING (RFC 3030): several messages in flight on one connection. All of a window goes out in one write, each message as MAIL, RCPT
+//! and `BDAT size LAST`; then the replies are read, and each message's own replies decide what became of it.
+//!
+//! Never believes a window that is out of step: a reply that does not fit puts every message of it in doubt, those before it
+//! included, since with one reply too many in the line each of them may have been meant for the message before.
+
+use std::ops::Range;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::super::body::append_chunk;
+use super::super::failure::{Cause, Failure, Stage};
+use super::super::reply::{Enhanced, Reply};
+use super::steps::after_end_of_data;
+use super::{Connection, Mail};
+
+/// How the relay words its replies, learnt from a message that went with DATA.
+///
+/// The 354 between RCPT and the verdict keeps DATA in step: a surplus reply is noticed there. With BDAT all replies are 250, and one too
+/// many would have the answer to RCPT taken for the verdict. So the first message of each connection goes with DATA, and BDAT
+/// is used only where a verdict can be told from the answer to RCPT by its enhanced code or its first word.
+#[derive(Debug)]
+pub(super) struct Wording {
+    /// Replies that are no verdict.
+    others: Vec<Mark>,
+}
+
+/// What is alike in a relay's replies to the same command.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    enhanced: Option<Enhanced>,
+    /// `None` where it is an address, and so another one each time.
+    word: Option<String>,
+}
+
+impl Mark {
+    fn of(reply: &Reply) -> Self {
+        let word = reply.text.split_whitespace().next().filter(|w| !w.contains(['@', '<']));
+        Self {
+            enhanced: reply.enhanced,
+            word: word.map(str::to_ascii_lowercase),
+        }
+    }
+}
+
+impl Wording {
+    /// `None` when the relay's verdict reads like its answer to RCPT.
+    pub(super) fn learn(mail: &Reply, rcpt: &Reply, verdict: &Reply) -> Option<Self> {
+        let (mail, rcpt, verdict) = (Mark::of(mail), Mark::of(rcpt), Mark::of(verdict));
+        let can_tell = rcpt != verdict;
+        can_tell.then(|| Self {
+            others: [mail, rcpt].into_iter().filter(|other| *other != verdict).collect(),
+        })
+    }
+
+    fn is_no_verdict(&self, reply: &Reply) -> bool {
+        self.others.contains(&Mark::of(reply))
+    }
+}
+
+/// One message of a window on its way.
+struct Sent {
+    /// Its bytes within the write.
+    extent: Range<usize>,
+    has_rset: bool,
+}
+
+/// Why no more replies are read.
+struct Break {
+    cause: Cause,
+    /// The refusal that the message at hand had met before.
+    refused: Option<Failure>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    /// Hands over a window of at most [`Connection::window`] messages; the verdicts come in their order. A message that the relay
+    /// had not heard of when the connection ended fails at `Mail`.
+    pub(super) async fn send_window(&mut self, load: &[Mail<'_>]) -> Vec<Result<Reply, Failure>> {
+        self.out.clear();
+        let sent: Vec<Result<Sent, Failure>> = load.iter().map(|mail| self.push_whole(mail)).collect();
+        if self.out.is_empty() {
+            return sent
+                .into_iter()
+                .map(|not| Err(not.err().expect("nothing was put together")))
+                .collect();
+        }
+        let (out_at_most, cause) = match self.write_window().await {
+            Ok(()) => (self.out.len(), Cause::Closed),
+            Err(not) => not,
+        };
+        let n_out = sent.iter().flatten().filter(|s| s.extent.end <= out_at_most).count();
+        let cause = match n_out {
+            // A relay that closes says why in its last reply, if at all.
+            0 if out_at_most > 0 => self.wire.last_words().await.map_or(cause, Cause::Reply),
+            _ => cause,
+        };
+        let mut replies = self.read_window(sent.iter().flatten().take(n_out)).await.into_iter();
+        let verdict = |sent: Sent| match replies.next() {
+            Some(verdict) => verdict,
+            None if sent.extent.start >= out_at_most => Err(Failure::new(Stage::Mail, cause.clone())),
+            None => Err(Failure::new(Stage::Body, cause.clone())),
+        };
+        let mut verdict = verdict;
+        sent.into_iter().map(|s| s.and_then(&mut verdict)).collect()
+    }
+
+    /// Puts one message together, unless it cannot be sent here.
+    fn push_whole(&mut self, mail: &Mail<'_>) -> Result<Sent, Failure> {
+        self.check_usable()?;
+        self.check_offers(mail.envelope, mail.body.len())?;
+        let start = self.out.len();
+        // After a recipient was refused some relays keep the transaction open, and nobody knows yet whether one will be.
+        let has_rset = start > 0 || self.needs_rset;
+        if has_rset {
+            self.out.extend_from_slice(b"RSET\r\n");
+        }
+        self.push_mail(mail.envelope, mail.body.len());
+        self.push_rcpt(mail.envelope);
+        append_chunk(&mut self.out, mail.body);
+        self.n_begun += 1;
+        let extent = start..self.out.len();
+        Ok(Sent { extent, has_rset })
+    }
+
+    /// On failure: how many bytes may have left at most, and why not all.
+    async fn write_window(&mut self) -> Result<(), (usize, Cause)> {
+        if let Err(cause) = self.wire.expect_silence().await {
+            self.is_dead = true;
+            return Err((0, cause));
+        }
+        let written = self.wire.write(&self.out, self.timeouts.block).await;
+        written.map_err(|not| {
+            self.is_dead = true;
+            (not.out_at_most, not.cause)
+        })
+    }
+
+    /// Reads the replies to messages that are out, all of them.
+    async fn read_window(&mut self, sent: impl Iterator<Item = &Sent>) -> Vec<Result<Reply, Failure>> {
+        let mut verdicts = Vec::new();
+        let mut goodbye: Option<Reply> = None;
+        let mut broken: Option<Cause> = None;
+        for message in sent {
+            verdicts.push(match &broken {
+                Some(cause) => Err(lost(cause, goodbye.as_ref())),
+                None => match self.read_transaction(message, &mut goodbye).await {
+                    Ok(verdict) => verdict,
+                    Err(Break { cause, refused }) => {
+                        self.is_dead = true;
+                        let verdict = refused.unwrap_or_else(|| lost(&cause, goodbye.as_ref()));
+                        broken = Some(cause);
+                        Err(verdict)
+                    }
+                },
+            });
+        }
+        if broken.is_none() && !verdicts.is_empty() {
+            broken = self.check_end_of_window().await.err();
+        }
+        if let Some(Cause::Desync(what)) = broken {
+            let doubt = |_| Err(after_end_of_data(Cause::Desync(what.clone())));
+            verdicts = verdicts.into_iter().map(doubt).collect();
+        }
+        self.n_sent += verdicts.iter().flatten().count() as u32;
+        verdicts
+    }
+
+    /// The replies to one message. `Ok` holds its verdict; a relay that said goodbye may still go on.
+    async fn read_transaction(
+        &mut self,
+        message: &Sent,
+        goodbye: &mut Option<Reply>,
+    ) -> Result<Result<Reply, Failure>, Break> {
+        let mut refused: Option<Failure> = None;
+        let rset = message.has_rset.then_some(Stage::Reset);
+        for stage in rset.into_iter().chain([Stage::Mail, Stage::Rcpt, Stage::FinalDot]) {
+            // Whoever said goodbye has nothing to think about.
+            let limit = if goodbye.is_some() {
+                self.timeouts.quit
+            } else {
+                self.limit(stage)
+            };
+            let reply = match self.wire.reply(limit).await {
+                Ok(reply) => reply,
+                Err(cause) => return Err(Break { cause, refused }),
+            };
+            if reply.is_closing() {
+                self.is_dead = true;
+                goodbye.get_or_insert_with(|| reply.clone());
+            }
+            if let Err(what) = self.fits(stage, &reply, refused.is_some()) {
+                let cause = Cause::Desync(what);
+                return Err(Break { cause, refused: None });
+            }
+            self.needs_rset = !reply.is_positive();
+            match reply.is_positive() {
+                true if stage == Stage::FinalDot => return Ok(Ok(reply)),
+                true => {}
+                // A relay without RSET may do without it.
+                false if stage == Stage::Reset && !reply.is_closing() => {}
+                false => drop(refused.get_or_insert_with(|| refusal(stage, reply))),
+            }
+        }
+        Ok(Err(refused.expect("the last reply was a verdict or a refusal")))
+    }
+
+    /// Whether this reply can be the answer to this command.
+    fn fits(&self, stage: Stage, reply: &Reply, is_refused: bool) -> Result<(), String> {
+        let is_odd = match reply.digit() {
+            // After a refusal nothing of the message may be taken any more.
+            2 if is_refused => true,
+            2 => stage == Stage::FinalDot && self.wording.as_ref().is_some_and(|w| w.is_no_verdict(reply)),
+            3 => true,
+            _ => reply.code == 503 && !is_refused && stage != Stage::Reset,
+        };
+        match is_odd {
+            true => Err(format!("{} to {stage}", reply.code)),
+            false => Ok(()),
+        }
+    }
+
+    /// Behind the last verdict there may be a goodbye, and nothing else.
+    async fn check_end_of_window(&mut self) -> Result<(), Cause> {
+        match self.wire.expect_silence().await {
+            Ok(()) => Ok(()),
+            Err(cause @ Cause::Desync(_)) => {
+                self.is_dead = true;
+                Err(cause)
+            }
+            Err(_gone) => {
+                self.is_dead = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn refusal(stage: Stage, reply: Reply) -> Failure {
+    match stage {
+        Stage::FinalDot => after_end_of_data(Cause::Reply(reply)),
+        _ => Failure::new(stage, Cause::Reply(reply)),
+    }
+}
+
+/// A message whose end of data was out when the replies ended. A relay that said goodbye and closed has carried out nothing that came
+/// behind it (RFC 5321 3.8); otherwise only a reply could tell.
+fn lost(cause: &Cause, goodbye: Option<&Reply>) -> Failure {
+    match (goodbye, cause) {
+        (Some(goodbye), Cause::Closed | Cause::Io(_)) => Failure::new(Stage::Mail, Cause::Reply(goodbye.clone())),
+        _ => after_end_of_data(cause.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::reply::parse;
+    use super::*;
+
+    fn reply(text: &str) -> Reply {
+        parse(format!("{text}\r\n").as_bytes()).unwrap().unwrap().0
+    }
+
+    /// Replies to MAIL, RCPT and the content as relays word them, and whether the last can be told from the second.
+    const RELAYS: [([&str; 3], bool); 7] = [
+        (["250 2.1.0 Ok", "250 2.1.5 Ok", "250 2.0.0 Ok: queued as 4F1"], true),
+        (["250 OK", "250 Accepted", "250 OK id=1abc-0001"], true),
+        (
+            [
+                "250 2.1.0 OK x9 - gsmtp",
+                "250 2.1.5 OK x9 - gsmtp",
+                "250 2.0.0 OK 17 x9 - gsmtp",
+            ],
+            true,
+        ),
+        (
+            [
+                "250 2.1.0 Sender OK",
+                "250 2.1.5 Recipient OK",
+                "250 2.6.0 <1@x> Queued mail for delivery",
+            ],
+            true,
+        ),
+        (
+            [
+                "250 2.1.0 <a@b>... Sender ok",
+                "250 2.1.5 <c@d>... Recipient ok",
+                "250 2.0.0 u1 Message accepted",
+            ],
+            true,
+        ),
+        (["250 ok", "250 ok", "250 ok 123 qp 45"], false),
+        (["250 a@b ok", "250 c@d ok", "250 <1@x> taken"], false),
+    ];
+
+    #[test]
+    fn bdat_is_used_only_where_a_verdict_can_be_told_from_the_answer_to_rcpt() {
+        for (replies, can_tell) in RELAYS {
+            let [mail, rcpt, verdict] = replies.map(reply);
+            let wording = Wording::learn(&mail, &rcpt, &verdict);
+            assert_eq!(wording.is_some(), can_tell, "{replies:?}");
+            if let Some(wording) = wording {
+                assert!(wording.is_no_verdict(&rcpt) && !wording.is_no_verdict(&verdict), "{replies:?}");
+            }
+        }
+    }
+}
