@@ -19,6 +19,7 @@ pub mod compose;
 pub mod control;
 pub mod deliver;
 pub mod fan_out;
+pub mod guard;
 pub mod lease;
 pub mod schedule;
 pub mod settle;

@@ -7,6 +7,7 @@ use super::fields::{Fault, Fields, list, object, one_of, text, truth};
 use super::files::attachments;
 use super::problem::{FieldProblem, member, quoted};
 use super::read::Head;
+use super::safety::{auto_pause, canary};
 use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{OnUncertain, Priority};
@@ -14,6 +15,7 @@ use crate::domain::content::{Attachment, Content, HEADERS_MAX, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::check_name;
+use crate::domain::safety::Safety;
 use crate::domain::time::Timestamp;
 use crate::mime::check_header;
 
@@ -31,7 +33,8 @@ pub const PLAN_DAYS_MAX: i64 = 366;
 
 /// All fields of a request beside its recipients, in the order in which the documentation tells them.
 pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, \
-                         attachments, tags, metadata, send_at, expires_at, on_uncertain, priority, relay, validation, dry_run";
+                         attachments, tags, metadata, send_at, expires_at, on_uncertain, priority, relay, canary, auto_pause, \
+                         validation, dry_run";
 
 /// Fields that are planned but would be ignored today: a request that relies on one must not be sent without it.
 const NOT_YET: [&str; 2] = ["rate_limit", "track"];
@@ -67,6 +70,7 @@ pub(super) struct Order {
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
     pub priority: Priority,
+    pub safety: Safety,
     pub relay: Option<String>,
     pub dry_run: bool,
 }
@@ -104,6 +108,10 @@ impl Order {
                 ],
             )
         });
+        let safety = Safety {
+            canary: f.take("canary", canary),
+            auto_pause: f.take("auto_pause", auto_pause).flatten(),
+        };
         let relay = f.take("relay", relay_name);
         // Whether one wrong recipient refuses the request is decided by `is_permissive`; here it is only checked.
         f.take("validation", |v| one_of(v, &[("strict", ()), ("permissive", ())]));
@@ -129,6 +137,7 @@ impl Order {
                 expires_at,
                 on_uncertain: on_uncertain.unwrap_or_default(),
                 priority: priority.unwrap_or_default(),
+                safety,
                 relay,
                 dry_run,
             }),

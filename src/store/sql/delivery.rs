@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::dkim::keys_named;
+use super::learnt::write_learnt;
 use super::{Connection, SqlStore, from_json, json_texts, parsed, retrying, to_json};
 use crate::domain::broadcast::{Brief, OnUncertain};
 use crate::domain::chunk::Chunk;
@@ -44,11 +45,7 @@ impl Delivery for SqlStore {
     async fn brief(&self, id: &BroadcastId) -> Result<Brief> {
         let row: BriefRow = sqlx::query_as(
             "-- brief
-<<<<<<< HEAD
-            SELECT l.letter, l.dkim_keys, b.send_at, b.created_at, b.expires_at, b.on_uncertain
-=======
-            SELECT l.letter, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
->>>>>>> main
+            SELECT l.letter, l.dkim_keys, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
               FROM broadcasts b JOIN letters l ON l.broadcast_id = b.id WHERE b.id = $1",
         )
         .bind(id.as_str())
@@ -249,6 +246,7 @@ impl SqlStore {
         if !tries.is_empty() {
             write_attempts(&mut tx, &to_json(&tries)).await?;
         }
+        write_learnt(&mut tx, &held().collect::<Vec<_>>(), now).await?;
         let missing: Vec<&Progress> = batch.iter().filter(|p| !acked.contains_key(&p.lease)).collect();
         let repeated = if missing.is_empty() {
             HashMap::new()

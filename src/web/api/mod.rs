@@ -12,6 +12,7 @@ mod intake;
 mod keys;
 mod machines;
 mod messages;
+mod safety;
 mod shapes;
 mod suppressions;
 mod templates;
@@ -49,6 +50,7 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(control::pause),
         routes!(control::resume),
         routes!(control::cancel),
+        routes!(control::retry),
         routes!(campaigns::create),
         routes!(campaigns::pause),
         routes!(campaigns::resume),

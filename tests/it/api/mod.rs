@@ -8,6 +8,7 @@ mod intake;
 mod library;
 mod people;
 mod reads;
+mod safety;
 mod world;
 
 /// Makes one test for each database of every story named: `sqlite::name` and `postgres::name`.

@@ -201,6 +201,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
         received: received as i64,
         rejected: 0,
         duplicates: 0,
+        safety: Default::default(),
     }
 }
 
@@ -246,6 +247,7 @@ pub fn settled(ordinal: u16, before: MessageStatus, after: MessageStatus, tries:
         newly_flagged: false,
         relay_id: None,
         at: now,
+        bounce: None,
     }
 }
 
@@ -354,5 +356,6 @@ pub fn step(seq: i64, recipients: &[Recipient]) -> FanOutStep {
         received: 0,
         duplicates: 0,
         cursor: recipients.last().expect("a chunk is not empty").sort_key(),
+        is_canary: false,
     }
 }
