@@ -8,6 +8,7 @@ mod intake;
 mod library;
 mod people;
 mod reads;
+mod relays;
 mod safety;
 mod world;
 

@@ -232,6 +232,7 @@ pass_on! { Relays:
     fn put_relay(name: &str, spec: &RelaySpec, now: Timestamp) -> Relay;
     fn relay(name: &str) -> Option<Relay>;
     fn relays() -> Vec<Relay>;
+    fn broadcasts_bound_to(name: &str) -> i64;
     fn pause_relay(name: &str, reason: Option<&str>, now: Timestamp) -> bool;
     fn delete_relay(name: &str, now: Timestamp) -> bool;
 }
