@@ -7,6 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod client;
 mod demo;
+mod dkim;
 mod doctor;
 mod exit;
 mod key;
@@ -44,6 +45,7 @@ enum Command {
     Status(status::Status),
     Key(key::Key),
     Relay(relay::RelayCommand),
+    Dkim(dkim::Dkim),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
     Openapi(openapi::Openapi),
@@ -55,7 +57,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
-    ("Look after it", &["relay", "key", "doctor", "migrate", "openapi", "sink"]),
+    ("Look after it", &["relay", "key", "dkim", "doctor", "migrate", "openapi", "sink"]),
 ];
 
 /// Reads the command line of this process, does what it says, and tells how it ended.
@@ -99,6 +101,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Status(args)) => status::run(args).await,
         Some(Command::Key(args)) => key::run(args).await,
         Some(Command::Relay(args)) => relay::run(args).await,
+        Some(Command::Dkim(args)) => dkim::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
         Some(Command::Openapi(_)) => openapi::run(),

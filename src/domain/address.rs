@@ -165,7 +165,7 @@ fn check_local(local: &str) -> Result<(), String> {
     }
 }
 
-fn to_ascii_domain(domain: &str) -> Result<String, String> {
+pub(super) fn to_ascii_domain(domain: &str) -> Result<String, String> {
     if domain.is_empty() {
         return Err("nothing stands after @".into());
     }

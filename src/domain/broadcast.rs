@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::content::Letter;
 use super::counts::{Counts, Received};
+use super::dkim::DkimKey;
 use super::id::{BroadcastId, CampaignId, ListId, TemplateId};
 use super::safety::{CanaryState, Pause, Safety};
 use super::time::Timestamp;
@@ -205,6 +206,8 @@ pub struct Broadcast {
 pub struct Brief {
     pub id: BroadcastId,
     pub letter: Letter,
+    /// The keys that sign its messages, chosen when it was accepted; none: they go out unsigned.
+    pub dkim_keys: Vec<DkimKey>,
     /// The Date header of every message and every attempt: the planned start, else the acceptance.
     pub date: Timestamp,
     pub expires_at: Option<Timestamp>,

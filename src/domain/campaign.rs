@@ -143,6 +143,7 @@ impl Draft {
                 reply_to: self.reply_to.clone().map(|email| Mailbox { email, name: None }),
                 content,
                 headers: Vec::new(),
+                attachments: Vec::new(),
                 data: serde_json::Map::new(),
             },
             audience: self.audience.clone(),

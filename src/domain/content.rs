@@ -10,6 +10,12 @@ pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
 /// Most custom headers of a broadcast.
 pub const HEADERS_MAX: usize = 20;
 
+/// Most attachments of a broadcast.
+pub const ATTACHMENTS_MAX: usize = 10;
+/// Most bytes of all attachments of a broadcast together. Every recipient gets a copy: with this, a broadcast to a hundred
+/// thousand is 280 GB on the wire, and each open connection holds one message in memory. What is larger belongs behind a link.
+pub const ATTACHMENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// A mailbox with an optional display name, as in `From` and `Reply-To`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mailbox {
@@ -27,6 +33,19 @@ pub struct Content {
     pub text: Option<String>,
 }
 
+/// A file that goes with every message of a broadcast, checked when it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    pub filename: String,
+    /// Such as `application/pdf`, parameters allowed.
+    pub content_type: String,
+    /// The name under which the HTML shows it, as `<img src="cid:NAME">`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_id: Option<String>,
+    /// Base64 without line breaks.
+    pub content: String,
+}
+
 /// Everything that all messages of one broadcast have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
@@ -35,6 +54,9 @@ pub struct Letter {
     pub content: Content,
     /// Custom headers, checked against the allow-list when they were accepted.
     pub headers: Vec<(String, String)>,
+    /// The same for every recipient.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
     /// Shared defaults for the template; a recipient's own data wins. A JSON object.
     pub data: serde_json::Map<String, serde_json::Value>,
 }

@@ -81,6 +81,9 @@ public_id!(
 public_id!(
     /// Names a list of contacts.
     ListId, "lst_");
+public_id!(
+    /// Names a key that mail is signed with.
+    DkimKeyId, "dkm_");
 
 /// Names one message: one recipient's copy of a broadcast. It is made of the job and the place in
 /// its chunk, so that a message has its id before it has a row.

@@ -9,6 +9,7 @@
 //! | [`Outcome`](message::Outcome) | what became of one message at one attempt |
 //! | [`Letter`](content::Letter) | what all messages of a broadcast have in common |
 //! | [`Campaign`](campaign::Campaign) | a saved newsletter with an audience and a schedule |
+//! | [`DkimKey`](dkim::DkimKey) | a key that mail of a domain is signed with |
 //! | [`Contact`](contact::Contact) | one person of the stored audience |
 //! | [`Relay`](relay::Relay) | an SMTP server that mail is handed to, with its limits |
 
@@ -19,6 +20,7 @@ pub mod chunk;
 pub mod contact;
 pub mod content;
 pub mod counts;
+pub mod dkim;
 pub mod id;
 pub mod job;
 pub mod message;

@@ -4,8 +4,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lettre::Address;
-use lettre::message::Mailbox as LettreMailbox;
 use lettre::message::header::{From, Header, HeaderName, HeaderValue, Headers, ReplyTo, To};
+use lettre::message::{Mailbox as LettreMailbox, Mailboxes};
 
 use crate::domain::address::EmailAddress;
 use crate::domain::content::Mailbox;
@@ -69,7 +69,7 @@ pub fn check_header(name: &str, value: &str) -> Result<(), String> {
 }
 
 /// Control characters and what some programs take for a line break.
-fn is_break(c: char) -> bool {
+pub(super) fn is_break(c: char) -> bool {
     c.is_control() || c == '\u{2028}' || c == '\u{2029}'
 }
 
@@ -89,15 +89,34 @@ pub(super) fn push_custom(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 pub(super) fn push_from(out: &mut Vec<u8>, mailbox: &Mailbox) {
-    push_value(out, From::from(lettre_mailboxes(&mailbox.email, mailbox.name.as_deref())).display());
+    push_mailbox(out, "From", &mailbox.email, mailbox.name.as_deref(), |m| From::from(m).display());
 }
 
 pub(super) fn push_reply_to(out: &mut Vec<u8>, mailbox: &Mailbox) {
-    push_value(out, ReplyTo::from(lettre_mailboxes(&mailbox.email, mailbox.name.as_deref())).display());
+    push_mailbox(out, "Reply-To", &mailbox.email, mailbox.name.as_deref(), |m| ReplyTo::from(m).display());
 }
 
 pub(super) fn push_to(out: &mut Vec<u8>, email: &EmailAddress, name: Option<&str>) {
-    push_value(out, To::from(lettre_mailboxes(email, name)).display());
+    push_mailbox(out, "To", email, name, |m| To::from(m).display());
+}
+
+/// lettre leaves a name such as `J.R.` bare, which RFC 5322 3.2.5 does not allow (a dot needs quotes) and on which Python's
+/// parser breaks when the dot comes first.
+fn push_mailbox(
+    out: &mut Vec<u8>,
+    header: &str,
+    email: &EmailAddress,
+    name: Option<&str>,
+    encode: fn(Mailboxes) -> HeaderValue,
+) {
+    let name = name.map(clean_name).filter(|name| !name.is_empty());
+    let is_left_bare = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    match name {
+        Some(name) if name.contains('.') && is_left_bare(&name) => {
+            out.extend_from_slice(format!("{header}: \"{name}\" <{email}>\r\n").as_bytes());
+        }
+        name => push_value(out, encode(lettre_mailboxes(email, name))),
+    }
 }
 
 /// A subject may hold anything a recipient's data hold. Text that looks like an encoded word is
@@ -142,9 +161,8 @@ fn push_value(out: &mut Vec<u8>, value: HeaderValue) {
     out.extend_from_slice(headers.to_string().as_bytes());
 }
 
-/// lettre panics on a name with a line break; names are checked when they are accepted, and once more here.
-fn lettre_mailboxes(email: &EmailAddress, name: Option<&str>) -> lettre::message::Mailboxes {
-    let name = name.map(clean_name).filter(|name| !name.is_empty());
+/// lettre panics on a name with a line break; names are checked when they are accepted, and cleaned once more before this.
+fn lettre_mailboxes(email: &EmailAddress, name: Option<String>) -> Mailboxes {
     // "Dangerous" means unchecked: `EmailAddress` was parsed by rules stricter than lettre's.
     let address = Address::new_dangerous(email.local(), email.domain());
     LettreMailbox::new(name, address).into()
@@ -227,6 +245,16 @@ mod tests {
         let mut out = Vec::new();
         push_subject(&mut out, "=?utf-8?q?a=0D=0ABcc:_x?=");
         assert_eq!(out, b"Subject: =?utf-8?b?PT91dGYtOD9xP2E9MEQ9MEFCY2M6X3g/PQ==?=\r\n");
+    }
+
+    #[test]
+    fn a_name_with_a_dot_is_quoted() {
+        let anna = EmailAddress::parse("anna@example.org").unwrap();
+        for (name, shown) in [("J.R.", "\"J.R.\" "), (".net", "\".net\" "), ("Anna", "Anna ")] {
+            let mut out = Vec::new();
+            push_to(&mut out, &anna, Some(name));
+            assert_eq!(String::from_utf8(out).unwrap(), format!("To: {shown}<anna@example.org>\r\n"));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod audience;
 pub mod delivery;
+pub mod dkim;
 pub mod error;
 pub mod fan_out;
 pub mod intake;
@@ -32,6 +33,7 @@ pub trait Store:
     access::Access
     + audience::Audience
     + delivery::Delivery
+    + dkim::Dkim
     + fan_out::FanOut
     + intake::Intake
     + library::Library

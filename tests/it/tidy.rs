@@ -59,6 +59,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("minijinja", &["template"]),
     ("html2text", &["template"]),
     ("lettre", &["mime"]),
+    ("mail_auth", &["mime"]),
     ("governor", &["smtp"]),
     ("rustls", &["smtp", "sink"]),
     ("tokio_rustls", &["smtp", "sink"]),

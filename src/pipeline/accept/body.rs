@@ -9,8 +9,8 @@ use flate2::read::MultiGzDecoder;
 
 use super::problem::{AcceptError, FieldProblem};
 
-/// Most bytes of one value of a body: a recipient, a field, a CSV row. Templates are the largest, with
-/// three sources of 256 KiB.
+/// Most bytes of one value in a list of a body: a recipient, a contact, a CSV row. The fields beside the list have a limit of
+/// their own.
 pub const VALUE_BYTES_MAX: u64 = 1024 * 1024;
 /// How much larger than its packed form a gzip body may be. Lists of recipients reach about 40; what
 /// goes far beyond that is made to keep us busy.
@@ -28,8 +28,8 @@ pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 pub(super) enum BodyFault {
     #[error("the body is larger than {0} bytes")]
     TooLarge(u64),
-    #[error("a value is longer than {VALUE_BYTES_MAX} bytes")]
-    ValueTooLong,
+    #[error("a value is longer than {0} bytes")]
+    ValueTooLong(u64),
     #[error("the body unpacks to more than {GZIP_RATIO_MAX} times its size")]
     Bomb,
     #[error("the body is not valid gzip")]
@@ -45,7 +45,7 @@ impl From<BodyFault> for AcceptError {
         let malformed = |code| AcceptError::Malformed(FieldProblem::new("#", code, fault.to_string()));
         match fault {
             BodyFault::TooLarge(limit) => AcceptError::TooLarge { limit },
-            BodyFault::ValueTooLong => AcceptError::invalid(FieldProblem::new("#", "too_long", fault.to_string())),
+            BodyFault::ValueTooLong(_) => AcceptError::invalid(FieldProblem::new("#", "too_long", fault.to_string())),
             BodyFault::Bomb => AcceptError::invalid(FieldProblem::new("#", "gzip_ratio", fault.to_string())),
             BodyFault::Gzip => malformed("invalid_gzip"),
             BodyFault::TooSlow => AcceptError::TooSlow,
@@ -66,14 +66,34 @@ impl From<io::Error> for BodyFault {
     }
 }
 
-/// How many bytes were read since the last value began. Clones share the count.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Meter(Rc<Cell<u64>>);
+/// How many bytes were read since the last value began, and how many it may have. Clones share both.
+#[derive(Debug, Clone)]
+pub(super) struct Meter(Rc<(Cell<u64>, Cell<u64>)>);
 
 impl Meter {
+    fn new() -> Self {
+        Self(Rc::new((Cell::new(0), Cell::new(VALUE_BYTES_MAX))))
+    }
+
     /// A new value begins. Returns the bytes read for the one before, give or take a buffer.
     pub fn restart(&self) -> u64 {
-        self.0.replace(0)
+        self.0.0.replace(0)
+    }
+
+    /// From here on a value may have so many bytes.
+    pub fn allow(&self, bytes_max: u64) {
+        self.0.1.set(bytes_max);
+    }
+
+    /// # Errors
+    /// The value is longer than it may be.
+    fn count(&self, n: usize) -> Result<(), BodyFault> {
+        let (bytes, bytes_max) = (&self.0.0, self.0.1.get());
+        bytes.set(bytes.get() + n as u64);
+        match bytes.get() > bytes_max + BUFFER_BYTES as u64 {
+            true => Err(BodyFault::ValueTooLong(bytes_max)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -109,7 +129,7 @@ impl<R: Read> Decoded<R> {
             hash,
             bytes: 0,
             bytes_max,
-            meter: Meter::default(),
+            meter: Meter::new(),
         }
     }
 
@@ -164,13 +184,10 @@ impl<R: Read> Read for Decoded<R> {
         let n = self.read_source(buffer)?;
         self.hash.update(&buffer[..n]);
         self.bytes += n as u64;
-        self.meter.0.set(self.meter.0.get() + n as u64);
         if self.bytes > self.bytes_max {
             return Err(io::Error::other(BodyFault::TooLarge(self.bytes_max)));
         }
-        if self.meter.0.get() > VALUE_BYTES_MAX + BUFFER_BYTES as u64 {
-            return Err(io::Error::other(BodyFault::ValueTooLong));
-        }
+        self.meter.count(n).map_err(io::Error::other)?;
         Ok(n)
     }
 }

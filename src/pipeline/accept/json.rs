@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, error::Category};
 
-use super::body::{BUFFER_BYTES, Decoded, Meter};
+use super::body::{BUFFER_BYTES, Decoded, Meter, VALUE_BYTES_MAX};
 use super::collect::Collector;
 use super::given;
 use super::problem::{FieldProblem, member, quoted};
@@ -18,6 +18,7 @@ use super::read::{HEAD_BYTES_MAX, Head, Stop};
 /// Reads the whole body: the head, and whether the array stood there.
 pub(super) fn read<T>(body: &mut Decoded<impl Read>, out: &mut Collector<T>) -> Result<(Head, bool), Stop> {
     let meter = body.meter();
+    meter.allow(HEAD_BYTES_MAX);
     let mut top = Top {
         head: Head::new(),
         head_bytes: 0,
@@ -145,6 +146,7 @@ impl<'de, T> Visitor<'de> for Array<'_, '_, T> {
         top.has_array = true;
         // What was read ahead belongs to the head; from here on each recipient is measured by itself.
         top.head_bytes += top.meter.restart();
+        top.meter.allow(VALUE_BYTES_MAX);
         while let Some(text) = array.next_element::<Box<RawValue>>()? {
             top.meter.restart();
             let given = given::from_json(text.get(), top.out.next_place(None));
@@ -152,6 +154,7 @@ impl<'de, T> Visitor<'de> for Array<'_, '_, T> {
                 return Err(top.stop(nobody));
             }
         }
+        top.meter.allow(HEAD_BYTES_MAX);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::body::{BUFFER_BYTES, Decoded};
+use super::body::{BUFFER_BYTES, Decoded, VALUE_BYTES_MAX};
 use super::collect::Collector;
 use super::given::{self, RECIPIENT_BYTES_MAX};
 use super::problem::FieldProblem;
@@ -16,6 +16,7 @@ pub(super) fn read<T>(
     out: &mut Collector<T>,
 ) -> Result<Head, Stop> {
     let meter = body.meter();
+    meter.allow(if has_head_line { HEAD_BYTES_MAX } else { VALUE_BYTES_MAX });
     let mut lines = Lines {
         source: BufReader::with_capacity(BUFFER_BYTES, body),
         number: 0,
@@ -30,6 +31,7 @@ pub(super) fn read<T>(
         meter.restart();
         if has_head_line && head.is_none() {
             head = Some(read_head(&lines, out.array())?);
+            meter.allow(VALUE_BYTES_MAX);
             continue;
         }
         let place = out.next_place(Some(lines.number));

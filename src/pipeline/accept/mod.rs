@@ -19,6 +19,7 @@ mod collect;
 mod contacts;
 mod draft;
 mod fields;
+mod files;
 mod given;
 mod json;
 mod keys;
@@ -321,6 +322,7 @@ fn to_broadcast(receipt: &Receipt, order: Order, content: Content) -> NewBroadca
             reply_to: order.reply_to,
             content,
             headers: order.headers,
+            attachments: order.attachments,
             data: order.data,
         },
         audience,

@@ -4,13 +4,14 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Fault, Fields, list, object, one_of, text, truth};
+use super::files::attachments;
 use super::problem::{FieldProblem, member, quoted};
 use super::read::Head;
 use super::safety::{auto_pause, canary};
 use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{OnUncertain, Priority};
-use crate::domain::content::{Content, HEADERS_MAX, Mailbox};
+use crate::domain::content::{Attachment, Content, HEADERS_MAX, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::check_name;
@@ -31,12 +32,12 @@ pub const LISTS_MAX: usize = 50;
 pub const PLAN_DAYS_MAX: i64 = 366;
 
 /// All fields of a request beside its recipients, in the order in which the documentation tells them.
-pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, tags, \
-                         metadata, send_at, expires_at, on_uncertain, priority, relay, canary, auto_pause, \
+pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, \
+                         attachments, tags, metadata, send_at, expires_at, on_uncertain, priority, relay, canary, auto_pause, \
                          validation, dry_run";
 
 /// Fields that are planned but would be ignored today: a request that relies on one must not be sent without it.
-const NOT_YET: [&str; 3] = ["attachments", "rate_limit", "track"];
+const NOT_YET: [&str; 2] = ["rate_limit", "track"];
 
 /// Where the wording comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub(super) struct Order {
     pub wanted: Wanted,
     pub data: Map<String, Value>,
     pub headers: Vec<(String, String)>,
+    pub attachments: Vec<Attachment>,
     pub tags: Vec<String>,
     pub metadata: Map<String, Value>,
     pub send_at: Option<Timestamp>,
@@ -88,6 +90,7 @@ impl Order {
             .take("data", |v| sized_object(v, SHARED_DATA_BYTES_MAX))
             .unwrap_or_default();
         let headers = f.take("headers", headers).unwrap_or_default();
+        let attachments = f.take("attachments", attachments).unwrap_or_default();
         let tags = f.take("tags", |v| list(v, TAGS_MAX, tag)).unwrap_or_default();
         let metadata = f
             .take("metadata", |v| sized_object(v, METADATA_BYTES_MAX))
@@ -127,6 +130,7 @@ impl Order {
                 wanted,
                 data,
                 headers,
+                attachments,
                 tags,
                 metadata,
                 send_at,

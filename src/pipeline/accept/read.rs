@@ -13,8 +13,8 @@ use super::{json, lines, table};
 use crate::domain::recipient::Recipient;
 
 /// Most bytes of everything a request says beside its recipients: three template sources of 256 KiB, headers,
-/// shared data.
-pub const HEAD_BYTES_MAX: u64 = 1024 * 1024;
+/// shared data, and 2 MiB of attachments, which base64 makes a third longer.
+pub const HEAD_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

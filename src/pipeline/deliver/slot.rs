@@ -1,7 +1,6 @@
 //! One connection slot: a task that opens connections to the relay as they are needed and carries messages over
 //! them, in order. Never shares a connection.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,7 +147,7 @@ impl Slot {
             self.settle(&item, expired).await;
             return None;
         }
-        match compose(&item) {
+        match compose(&item).await {
             Ok((envelope, bytes)) => Some(Parcel { item, envelope, bytes }),
             Err(why) => {
                 let failed = fate::untried(item.ordinal, past, MessageStatus::Failed, "template_error", why, now);
@@ -286,11 +285,8 @@ impl Slot {
     }
 }
 
-/// The bytes of a message and its envelope, or why there are none. A template that makes the program panic is a
-/// template that cannot be rendered: it costs its own messages, and not the connection's task.
-fn compose(item: &Item) -> Result<(Envelope, Vec<u8>), String> {
-    let compose = || item.run.prepared.composer.compose(item.run.recipient(item.ordinal));
-    let composed = catch_unwind(AssertUnwindSafe(compose)).map_err(|_| "composing the message broke".to_owned())?;
-    let composed = composed.map_err(|e| e.to_string())?;
+/// The bytes of a message and its envelope, or why there are none.
+async fn compose(item: &Item) -> Result<(Envelope, Vec<u8>), String> {
+    let composed = item.run.prepared.compose(item.run.recipient(item.ordinal)).await?;
     Ok((Envelope::new(composed.envelope_from.as_str(), composed.to)?, composed.bytes))
 }

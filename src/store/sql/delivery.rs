@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::dkim::keys_named;
 use super::learnt::write_learnt;
 use super::{Connection, SqlStore, from_json, json_texts, parsed, retrying, to_json};
 use crate::domain::broadcast::{Brief, OnUncertain};
@@ -21,6 +22,7 @@ use crate::store::{Result, StoreError};
 #[derive(sqlx::FromRow)]
 struct BriefRow {
     letter: String,
+    dkim_keys: String,
     send_at: Option<i64>,
     created_at: i64,
     expires_at: Option<i64>,
@@ -43,7 +45,7 @@ impl Delivery for SqlStore {
     async fn brief(&self, id: &BroadcastId) -> Result<Brief> {
         let row: BriefRow = sqlx::query_as(
             "-- brief
-            SELECT l.letter, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
+            SELECT l.letter, l.dkim_keys, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
               FROM broadcasts b JOIN letters l ON l.broadcast_id = b.id WHERE b.id = $1",
         )
         .bind(id.as_str())
@@ -52,6 +54,7 @@ impl Delivery for SqlStore {
         Ok(Brief {
             id: id.clone(),
             letter: from_json("letters.letter", &row.letter)?,
+            dkim_keys: keys_named(&self.reader, &row.dkim_keys).await?,
             date: Timestamp(row.send_at.unwrap_or(row.created_at)),
             expires_at: row.expires_at.map(Timestamp),
             on_uncertain: if row.on_uncertain == "hold" {

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use super::dkim::keys_for;
 use super::{Connection, SqlStore, to_json};
 use crate::domain::broadcast::{Audience, NewBroadcast};
 use crate::domain::id::BroadcastId;
@@ -166,9 +167,10 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     .bind(new.relay.as_deref())
     .execute(&mut *tx)
     .await?;
-    sqlx::query("-- insert_letter\n INSERT INTO letters (broadcast_id, letter) VALUES ($1, $2)")
+    sqlx::query("-- insert_letter\n INSERT INTO letters (broadcast_id, letter, dkim_keys) VALUES ($1, $2, $3)")
         .bind(new.id.as_str())
         .bind(to_json(&new.letter))
+        .bind(keys_for(tx, &new.letter.from.email).await?)
         .execute(&mut *tx)
         .await?;
     let split_at = match new.audience {

@@ -9,6 +9,7 @@ mod audience;
 mod broadcasts;
 mod chunks;
 mod delivery;
+mod dkim;
 mod fan_out;
 mod intake;
 mod learnt;

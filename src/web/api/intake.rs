@@ -219,6 +219,8 @@ pub struct BroadcastRequest {
     /// At most 20.
     #[schema(value_type = Option<Object>)]
     headers: Option<Value>,
+    /// At most 10, of 2 MiB together.
+    attachments: Option<Vec<AttachmentRequest>>,
     /// At most 10 of at most 64 characters.
     tags: Option<Vec<String>>,
     /// At most 4 KiB; shown with the broadcast.
@@ -264,6 +266,20 @@ pub struct CanaryRequest {
 pub struct MailboxRequest {
     email: String,
     name: Option<String>,
+}
+
+/// A file that goes with every message.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the pipeline reads field by field")]
+pub struct AttachmentRequest {
+    /// The name that recipients see, without a path.
+    filename: String,
+    /// `application/octet-stream` when absent.
+    content_type: Option<String>,
+    /// The file in base64.
+    content: String,
+    /// Makes it an inline image, which the HTML shows as `<img src="cid:NAME">`.
+    content_id: Option<String>,
 }
 
 /// A recipient; a plain address is taken too.

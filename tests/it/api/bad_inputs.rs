@@ -130,6 +130,62 @@ fn letters() -> Vec<Case> {
 /// What else a broadcast says.
 fn options() -> Vec<Case> {
     vec![
+        changed(
+            "an attachment that is a string",
+            json!({"attachments": ["x"]}),
+            "#/attachments/0",
+            "wrong_type",
+            "filename, content_type and content",
+        ),
+        changed(
+            "an attachment without a name",
+            json!({"attachments": [{"content": "eA=="}]}),
+            "#/attachments/0/filename",
+            "required",
+            "such as report.pdf",
+        ),
+        changed(
+            "an attachment with a path",
+            json!({"attachments": [{"filename": "a.txt", "content": "eA=="}, {"filename": "../a", "content": "eA=="}]}),
+            "#/attachments/1/filename",
+            "invalid_value",
+            "without a path",
+        ),
+        changed(
+            "an attachment that is not base64",
+            json!({"attachments": [{"filename": "a.txt", "content": "plain text"}]}),
+            "#/attachments/0/content",
+            "invalid_value",
+            "not base64",
+        ),
+        changed(
+            "an attached message",
+            json!({"attachments": [{"filename": "a", "content_type": "message/rfc822", "content": "eA=="}]}),
+            "#/attachments/0/content_type",
+            "invalid_value",
+            "application/octet-stream",
+        ),
+        changed(
+            "attachments beyond the limit",
+            json!({"attachments": [{"filename": "a", "content": "A".repeat(2_000_000)}, {"filename": "b", "content": "A".repeat(2_000_000)}]}),
+            "#/attachments/1/content",
+            "too_long",
+            "behind a link",
+        ),
+        changed(
+            "too many attachments",
+            json!({"attachments": vec![json!({"filename": "a", "content": "eA=="}); 11]}),
+            "#/attachments",
+            "too_many",
+            "10 is the most",
+        ),
+        changed(
+            "two images of one name",
+            json!({"attachments": vec![json!({"filename": "a", "content": "eA==", "content_id": "logo"}); 2]}),
+            "#/attachments/1/content_id",
+            "duplicate_field",
+            "each its own",
+        ),
         changed("an unknown field", json!({"sendat": "x"}), "#/sendat", "unknown_field", "known are from, reply_to"),
         changed(
             "a time without an offset",
@@ -189,7 +245,6 @@ fn options() -> Vec<Case> {
             "invalid_header",
             "",
         ),
-        changed("attachments", json!({"attachments": []}), "#/attachments", "not_supported", "not supported yet"),
         changed("a dry run that is no truth", json!({"dry_run": "yes"}), "#/dry_run", "wrong_type", "true or false"),
     ]
 }

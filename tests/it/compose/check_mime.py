@@ -53,7 +53,7 @@ def faults(case):
         yield f"list-unsubscribe {message['list-unsubscribe']}"
     if str(message["list-unsubscribe-post"]) != "List-Unsubscribe=One-Click":
         yield f"list-unsubscribe-post {message['list-unsubscribe-post']}"
-    if not re.fullmatch(r"<[a-z2-7]{32}@example\.org>", str(message["message-id"])):
+    if not re.fullmatch(rf"<[a-z2-7]{{32}}@{re.escape(case['domain'])}>", str(message["message-id"])):
         yield f"message-id {message['message-id']}"
     if message["date"].datetime.isoformat() != "2026-09-21T14:13:20+00:00":
         yield f"date {message['date']}"
@@ -69,15 +69,29 @@ def shown_name(raw, field):
 
 
 def body_faults(message, case):
-    if case["html"] is None:
-        parts, kinds = [message], ["text/plain"]
-    else:
-        if message.get_content_type() != "multipart/alternative":
-            yield f"type {message.get_content_type()}"
-        parts, kinds = list(message.iter_parts()), ["text/plain", "text/html"]
-    if [part.get_content_type() for part in parts] != kinds:
-        yield f"parts {[part.get_content_type() for part in parts]}"
+    inline = [a for a in case["attachments"] if a.get("content_id")]
+    files = [a for a in case["attachments"] if not a.get("content_id")]
+    containers = ["multipart/mixed"] * bool(files) + ["multipart/related"] * bool(inline)
+    texts = ["text/plain"] if case["html"] is None else ["multipart/alternative", "text/plain", "text/html"]
+    kinds = containers + texts + [a["content_type"].partition(";")[0] for a in inline + files]
+    found = list(message.walk())
+    if [part.get_content_type() for part in found] != kinds:
+        yield f"parts {[part.get_content_type() for part in found]} instead of {kinds}"
         return
+    leaves = [part for part in found if not part.is_multipart()]
+    n_texts = 1 if case["html"] is None else 2
+    parts = leaves[:n_texts]
+    for part, wanted in zip(leaves[n_texts:], inline + files):
+        # Python drops quotes and angle brackets that stand round a whole value, whoever wrote them.
+        if part.get_filename() != email.utils.unquote(wanted["filename"]):
+            yield f"file name {part.get_filename()!r} instead of {wanted['filename']!r}"
+        if part.get_payload(decode=True) != base64.b64decode(wanted["content"]):
+            yield f"the content of {wanted['filename']!r} is another"
+        cid = wanted.get("content_id")
+        if part.get_content_disposition() != ("inline" if cid else "attachment"):
+            yield f"disposition {part.get_content_disposition()}"
+        if part["content-id"] != (f"<{cid}>" if cid else None):
+            yield f"content id {part['content-id']}"
     for part, wanted in zip(parts, [case["text"], case["html"]]):
         if part.get_content_charset() != "utf-8":
             yield f"charset {part.get_content_charset()}"

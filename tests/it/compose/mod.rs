@@ -3,6 +3,7 @@
 
 mod bombs;
 mod checked;
+pub mod letters;
 mod messages;
 mod templates;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::content::{Content, Letter, Mailbox};
+use hikyaku::domain::dkim::DkimKey;
 use hikyaku::domain::id::BroadcastId;
 use hikyaku::domain::recipient::Recipient;
 use hikyaku::domain::time::Timestamp;
@@ -67,17 +69,23 @@ fn letter(content: Content) -> Letter {
         reply_to: None,
         content,
         headers: Vec::new(),
+        attachments: Vec::new(),
         data: Map::new(),
     }
 }
 
 fn composer(letter: &Letter) -> Result<Composer, ComposeError> {
+    composer_signing(letter, &[])
+}
+
+fn composer_signing(letter: &Letter, keys: &[DkimKey]) -> Result<Composer, ComposeError> {
     Composer::new(&Setup {
         broadcast: &broadcast(),
         letter,
         newsletter: Arc::new(Newsletter::compile(&letter.content)?),
         date: DATE,
         key: &key(),
+        dkim_keys: keys,
         public_url: "https://mail.example.org",
         unsubscribe_mailto: None,
     })

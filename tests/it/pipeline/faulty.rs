@@ -12,7 +12,8 @@ use hikyaku::domain::campaign::{Campaign, CampaignStatus};
 use hikyaku::domain::contact::{Contact, List, Suppression, SuppressionReason};
 use hikyaku::domain::content::Content;
 use hikyaku::domain::counts::Counts;
-use hikyaku::domain::id::{BroadcastId, CampaignId, ListId, MessageId, TemplateId};
+use hikyaku::domain::dkim::DkimKey;
+use hikyaku::domain::id::{BroadcastId, CampaignId, DkimKeyId, ListId, MessageId, TemplateId};
 use hikyaku::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::domain::recipient::Recipient;
@@ -23,6 +24,7 @@ use hikyaku::domain::worker::{JobView, Worker, WorkerStats};
 use hikyaku::store::access::{Access, ApiKey, User};
 use hikyaku::store::audience::Audience;
 use hikyaku::store::delivery::{Ack, ChunkWork, Delivery, Progress};
+use hikyaku::store::dkim::Dkim;
 use hikyaku::store::fan_out::{FanOut, FanOutStep, Source};
 use hikyaku::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
 use hikyaku::store::library::{Library, NewCampaign, Template};
@@ -184,6 +186,14 @@ pass_on! { Delivery:
     fn suppressed_among(addresses: &[String]) -> HashSet<String>;
     fn commit_progress(batch: &[Progress], now: Timestamp) -> Vec<Ack>;
     fn relay_id(name: &str) -> i64;
+}
+
+pass_on! { Dkim:
+    fn create_dkim_key(key: &DkimKey) -> ();
+    fn dkim_keys() -> Vec<DkimKey>;
+    fn enable_dkim_key(id: &DkimKeyId, now: Timestamp) -> bool;
+    fn disable_dkim_key(id: &DkimKeyId) -> bool;
+    fn remove_dkim_key(id: &DkimKeyId) -> bool;
 }
 
 pass_on! { FanOut:

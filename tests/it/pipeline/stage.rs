@@ -316,6 +316,7 @@ pub fn broadcast(id: BroadcastId, received: usize) -> NewBroadcast {
                 text: Some("For {{ email }}".into()),
             },
             headers: vec![],
+            attachments: vec![],
             data: serde_json::Map::new(),
         },
         audience: Audience::Inline { runs: 2 },

@@ -6,6 +6,7 @@ mod audience;
 mod control;
 mod crowd;
 mod delivery;
+mod dkim;
 mod errors;
 mod fan_out;
 mod intake;

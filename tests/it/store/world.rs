@@ -185,6 +185,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
                 text: None,
             },
             headers: Vec::new(),
+            attachments: Vec::new(),
             data: serde_json::Map::new(),
         },
         audience: Audience::Inline { runs: 1 },

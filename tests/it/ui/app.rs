@@ -319,6 +319,7 @@ fn new_broadcast(id: &BroadcastId, subject: &str, n: usize) -> NewBroadcast {
                 text: Some("Hello".to_owned()),
             },
             headers: vec![],
+            attachments: Vec::new(),
             data: serde_json::Map::new(),
         },
         audience: Audience::Inline { runs: 0 },
