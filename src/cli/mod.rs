@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod backup;
 mod client;
 mod demo;
 mod doctor;
@@ -44,6 +45,8 @@ enum Command {
     Key(key::Key),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
+    Backup(backup::Backup),
+    Restored(backup::Restored),
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
 }
@@ -53,7 +56,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
-    ("Look after it", &["key", "doctor", "migrate", "openapi", "sink"]),
+    ("Look after it", &["key", "doctor", "migrate", "backup", "restored", "openapi", "sink"]),
 ];
 
 /// Reads the command line of this process, does what it says, and tells how it ended.
@@ -98,6 +101,8 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Key(args)) => key::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
+        Some(Command::Backup(args)) => backup::backup(args).await,
+        Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
     }

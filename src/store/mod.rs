@@ -6,9 +6,11 @@
 
 pub mod access;
 pub mod audience;
+pub mod backup;
 pub mod delivery;
 pub mod error;
 pub mod fan_out;
+pub mod footing;
 pub mod intake;
 pub mod library;
 pub mod queue;
@@ -32,6 +34,7 @@ pub trait Store:
     + audience::Audience
     + delivery::Delivery
     + fan_out::FanOut
+    + footing::Footing
     + intake::Intake
     + library::Library
     + queue::Queue

@@ -10,6 +10,7 @@ mod broadcasts;
 mod chunks;
 mod delivery;
 mod fan_out;
+mod footing;
 mod intake;
 mod library;
 mod queue;
@@ -23,7 +24,7 @@ use serde::de::DeserializeOwned;
 use sqlx::{Pool, Transaction};
 use tokio::sync::watch;
 
-use super::{BEGIN, BEGIN_SNAPSHOT, CLAIM, Connection, Db, EXCLUSIVE, notify};
+use super::{BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, CLAIM, Connection, Db, EXCLUSIVE, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets

@@ -8,6 +8,7 @@ mod crowd;
 mod delivery;
 mod errors;
 mod fan_out;
+mod footing;
 mod intake;
 mod library;
 mod queue;
