@@ -13,6 +13,7 @@ mod exit;
 mod key;
 mod migrate;
 mod openapi;
+mod relay;
 mod send;
 mod serve;
 mod settings;
@@ -43,6 +44,7 @@ enum Command {
     Send(Box<send::Send>),
     Status(status::Status),
     Key(key::Key),
+    Relay(relay::RelayCommand),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
     Backup(backup::Backup),
@@ -56,7 +58,12 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
-    ("Look after it", &["key", "doctor", "migrate", "backup", "restored", "openapi", "sink"]),
+    (
+        "Look after it",
+        &[
+            "relay", "key", "doctor", "migrate", "backup", "restored", "openapi", "sink",
+        ],
+    ),
 ];
 
 /// Reads the command line of this process, does what it says, and tells how it ended.
@@ -99,6 +106,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Send(args)) => send::run(*args).await,
         Some(Command::Status(args)) => status::run(args).await,
         Some(Command::Key(args)) => key::run(args).await,
+        Some(Command::Relay(args)) => relay::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
         Some(Command::Backup(args)) => backup::backup(args).await,

@@ -12,11 +12,13 @@ mod delivery;
 mod fan_out;
 mod footing;
 mod intake;
+mod learnt;
 mod library;
 mod queue;
 mod relays;
 mod reports;
 mod retention;
+mod safety;
 mod workers;
 
 use serde::Serialize;

@@ -15,6 +15,7 @@ mod queue;
 mod relays;
 mod reports;
 mod retention;
+mod safety;
 mod schema;
 mod statements;
 mod story;
