@@ -217,8 +217,14 @@ fn schema_finding(config: &Config, url: &DatabaseUrl, found: Option<&Inspection>
             Finding::ok(WHAT, text)
         };
     };
+    if found.is_too_new() {
+        return Finding::fail(WHAT, format!("{shown} needs a newer program; update this one"));
+    }
     if !found.unknown.is_empty() {
-        return Finding::fail(WHAT, format!("{shown} was used by a newer program; update this one"));
+        return Finding::warn(
+            WHAT,
+            format!("{shown} was brought up to date by a newer program, which this one can live with; update it soon"),
+        );
     }
     if found.missing.is_empty() {
         let alone = match url {

@@ -21,19 +21,22 @@ pub enum Exit {
     NotAllSent,
     /// The server cannot be reached or is not available; the same command may be tried again.
     Unavailable,
+    /// The database is no longer this program's: it needs a newer version, or was moved.
+    Aside,
     /// Interrupted by Ctrl-C: 128 and the signal's number, as shells have it.
     Interrupted,
 }
 
 impl Exit {
     /// Every code with its meaning, for the help.
-    pub const ALL: [(Exit, &str); 7] = [
+    pub const ALL: [(Exit, &str); 8] = [
         (Exit::Done, "done as asked"),
         (Exit::Failed, "failed here: the database, a file, a check of doctor or demo"),
         (Exit::Usage, "command line or configuration are wrong; nothing was done"),
         (Exit::Refused, "refused by the server, or recipients unreadable; nothing is sent"),
         (Exit::NotAllSent, "the broadcast has ended, and not every message was sent"),
         (Exit::Unavailable, "the server cannot be reached or is not available; try again"),
+        (Exit::Aside, "the database needs a newer version of this program, or was moved"),
         (Exit::Interrupted, "interrupted by Ctrl-C (143 by SIGTERM)"),
     ];
 
@@ -46,6 +49,7 @@ impl Exit {
             Exit::Refused => 3,
             Exit::NotAllSent => 4,
             Exit::Unavailable => 5,
+            Exit::Aside => 6,
             Exit::Interrupted => 130,
         }
     }
@@ -105,7 +109,11 @@ impl From<StoreError> for Failed {
             StoreError::Contended => "; try again",
             _ => "",
         };
-        Self::here(format!("{error}{fix}"))
+        let exit = match error {
+            StoreError::Aside(_) => Exit::Aside,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, format!("{error}{fix}"))
     }
 }
 
@@ -114,7 +122,10 @@ impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast::<ConfigError>() {
             Ok(config) => config.into(),
-            Err(error) => Self::here(format!("{error:#}")),
+            Err(error) => match error.chain().find_map(|cause| cause.downcast_ref::<StoreError>()) {
+                Some(StoreError::Aside(why)) => Self::new(Exit::Aside, why.clone()),
+                _ => Self::here(format!("{error:#}")),
+            },
         }
     }
 }
@@ -126,6 +137,6 @@ mod tests {
     #[test]
     fn every_code_is_another_one_and_is_explained() {
         let codes: std::collections::BTreeSet<u8> = Exit::ALL.iter().map(|(exit, _)| exit.code()).collect();
-        assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 130]);
+        assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 130]);
     }
 }

@@ -56,15 +56,18 @@ fn created(url: &DatabaseUrl, _after: &Inspection) -> String {
     }
 }
 
-/// A database that a newer program has changed may mean something else by now.
+/// A newer program may have changed the database so that this one cannot live with it; then it says so.
 fn refuse_newer(found: &Inspection) -> Result<(), Failed> {
-    if found.unknown.is_empty() {
+    if !found.is_too_new() {
         return Ok(());
     }
-    Err(Failed::here(format!(
-        "the database has migrations this program does not know ({}): it was used by a newer one; update this program",
-        numbers(&found.unknown)
-    )))
+    Err(Failed::new(
+        Exit::Aside,
+        format!(
+            "the database has migrations this program does not know ({}): it was used by a newer one; update this program",
+            numbers(&found.unknown)
+        ),
+    ))
 }
 
 fn numbers(migrations: &[i64]) -> String {

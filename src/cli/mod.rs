@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod backup;
 mod client;
 mod demo;
 mod dkim;
@@ -48,6 +49,8 @@ enum Command {
     Dkim(dkim::Dkim),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
+    Backup(backup::Backup),
+    Restored(backup::Restored),
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
 }
@@ -57,7 +60,12 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
-    ("Look after it", &["relay", "key", "dkim", "doctor", "migrate", "openapi", "sink"]),
+    (
+        "Look after it",
+        &[
+            "relay", "key", "dkim", "doctor", "migrate", "backup", "restored", "openapi", "sink",
+        ],
+    ),
 ];
 
 /// Reads the command line of this process, does what it says, and tells how it ended.
@@ -104,6 +112,8 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Dkim(args)) => dkim::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
+        Some(Command::Backup(args)) => backup::backup(args).await,
+        Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
     }

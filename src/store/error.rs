@@ -24,6 +24,10 @@ pub enum StoreError {
     /// Something stored cannot be read back: a person must look.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The database is no longer this program's to write: a newer program changed it, or it was moved. The text says
+    /// which, and what to do.
+    #[error("{0}")]
+    Aside(String),
     /// A statement was refused: a mistake of ours.
     #[error("the database refused a statement: {0}")]
     Refused(String),

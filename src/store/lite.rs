@@ -1,7 +1,8 @@
 //! The store on SQLite: one file, no other service. Differs from [`super::pg`] in how it is opened, how a
 //! transaction begins, and that one process owns the file, so that it needs no notification.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 
 use tokio::sync::watch;
 
-use super::{Result, Store, StoreError, claim_sql};
+use super::footing::Footing as _;
+use super::{Result, Store, StoreError, claim_sql, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -22,6 +24,8 @@ type Connection = sqlx::SqliteConnection;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const BEGIN_SNAPSHOT: &str = "BEGIN";
 const CLAIM: &str = claim_sql!("");
+/// A copied file cannot be told from the one it was copied from; the copies of `hikyaku backup` say it themselves.
+const BIRTHMARK: Option<&str> = None;
 const EXCLUSIVE: bool = true;
 
 /// How long a writer waits for another process's transaction, such as a backup's.
@@ -35,6 +39,21 @@ async fn notify(_: &mut Connection) -> sqlx::Result<()> {
 }
 
 /// `readers` are beside the one writer: the pages and the API; WAL lets them read while it writes.
+/// The file that one process at a time holds while it looks after the schema. It stays where it is: removing it would
+/// let two processes hold two of them.
+async fn wait_to_migrate(database: PathBuf) -> Result<File> {
+    let mut name = database.into_os_string();
+    name.push(".migrate-lock");
+    let path = PathBuf::from(name);
+    let taken = tokio::task::spawn_blocking(move || {
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok::<_, std::io::Error>(file)
+    });
+    let taken = taken.await.map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    taken.map_err(|e| StoreError::Unavailable(format!("taking the lock beside the database file: {e}")))
+}
+
 pub(super) async fn open(path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
@@ -61,12 +80,18 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(writing)
         .await?;
-    sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+    // SQLite has no lock that outlasts a transaction, and a web process and a worker may start at once.
+    let migrating = wait_to_migrate(path.to_owned()).await?;
+    schema::sqlite().run(&writer).await?;
+    drop(migrating);
     let reader = SqlitePoolOptions::new()
         .max_connections(readers)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(shared.read_only(true))
         .await?;
     // A heartbeat through the same writer: it queues behind a few short transactions at most.
-    Ok(Arc::new(sql::SqlStore::new(writer.clone(), reader, writer, watch::Sender::new(0))))
+    let store = sql::SqlStore::new(writer.clone(), reader, writer, watch::Sender::new(0));
+    store.footing().await?;
+    store.notice_restoration().await?;
+    Ok(Arc::new(store))
 }

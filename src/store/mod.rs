@@ -6,10 +6,12 @@
 
 pub mod access;
 pub mod audience;
+pub mod backup;
 pub mod delivery;
 pub mod dkim;
 pub mod error;
 pub mod fan_out;
+pub mod footing;
 pub mod intake;
 pub mod library;
 pub mod queue;
@@ -35,6 +37,7 @@ pub trait Store:
     + delivery::Delivery
     + dkim::Dkim
     + fan_out::FanOut
+    + footing::Footing
     + intake::Intake
     + library::Library
     + queue::Queue

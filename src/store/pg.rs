@@ -8,7 +8,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 
-use super::{Result, Store, StoreError, claim_sql};
+use super::footing::Footing as _;
+use super::{Result, Store, StoreError, claim_sql, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -19,6 +20,9 @@ type Connection = sqlx::PgConnection;
 const BEGIN: &str = "BEGIN";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
+/// A table that was made anew by a restored dump has another number; a failover, a restart and an upgrade in place keep it.
+const BIRTHMARK: Option<&str> =
+    Some("-- birthmark_here\n SELECT CAST(CAST(CAST('jobs' AS regclass) AS oid) AS text) AS mark");
 const EXCLUSIVE: bool = false;
 
 /// How long a step waits for a connection before the database counts as unavailable.
@@ -55,6 +59,8 @@ pub(super) async fn open(url: &str, writers: u32, readers: u32) -> Result<Arc<dy
     migrate(&options).await?;
     let wake = watch::Sender::new(0);
     let store = sql::SqlStore::new(pool(writers), pool(readers), pool(1), wake.clone());
+    store.footing().await?;
+    store.notice_restoration().await?;
     // After the store: it is what keeps the channel open, and with it the listener.
     tokio::spawn(listen(pool(1), wake));
     Ok(Arc::new(store))
@@ -70,7 +76,7 @@ async fn migrate(options: &PgConnectOptions) -> Result<()> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(patient)
         .await?;
-    sqlx::migrate!("migrations/postgres").run(&pool).await?;
+    schema::postgres().run(&pool).await?;
     pool.close().await;
     Ok(())
 }

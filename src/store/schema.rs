@@ -21,6 +21,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
+/// The newest migration this program knows.
+#[must_use]
+pub fn newest() -> i64 {
+    SQLITE.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Migrations that a newer program has added do not keep this one from starting: whether it may write is told by
+/// [`super::footing`].
+pub(super) fn sqlite() -> Migrator {
+    let mut migrator = sqlx::migrate!("migrations/sqlite");
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
+/// As [`sqlite`].
+pub(super) fn postgres() -> Migrator {
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    migrator.set_ignore_missing(true);
+    migrator
+}
+
 /// What a database says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
@@ -30,8 +51,18 @@ pub struct Inspection {
     pub missing: Vec<i64>,
     /// Migrations the database has and this program does not know: it was used by a newer program.
     pub unknown: Vec<i64>,
+    /// The smallest migration that a program must know to write to it, where one is named.
+    pub needs: Option<i64>,
     /// The server's clock; SQLite has none of its own.
     pub server_now: Option<Timestamp>,
+}
+
+impl Inspection {
+    /// Whether the database was changed by a newer program so that this one must not write to it.
+    #[must_use]
+    pub fn is_too_new(&self) -> bool {
+        self.needs.is_some_and(|needs| needs > newest())
+    }
 }
 
 /// Looks. `None` when the database file does not exist yet, which is no fault: it is made at the first start.
@@ -41,15 +72,15 @@ pub struct Inspection {
 pub async fn inspect(url: &DatabaseUrl) -> Result<Option<Inspection>> {
     let looked = async {
         match url {
-            DatabaseUrl::Sqlite(path) => sqlite(path).await,
-            DatabaseUrl::Postgres(url) => postgres(url).await.map(Some),
+            DatabaseUrl::Sqlite(path) => look_sqlite(path).await,
+            DatabaseUrl::Postgres(url) => look_postgres(url).await.map(Some),
         }
     };
     let too_long = |_| StoreError::Unavailable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()));
     tokio::time::timeout(ANSWER_TIMEOUT, looked).await.map_err(too_long)?
 }
 
-async fn sqlite(path: &Path) -> Result<Option<Inspection>> {
+async fn look_sqlite(path: &Path) -> Result<Option<Inspection>> {
     if !path.exists() {
         return Ok(None);
     }
@@ -69,11 +100,16 @@ async fn sqlite(path: &Path) -> Result<Option<Inspection>> {
         true => sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await?,
         false => Vec::new(),
     };
+    let needs = match applied.is_empty() {
+        true => None,
+        false => sqlx::query_scalar(NEEDS).fetch_optional(&mut connection).await?,
+    };
     connection.close().await?;
-    Ok(Some(inspection(format!("SQLite {version}"), &SQLITE, &applied, None)))
+    let found = inspection(format!("SQLite {version}"), &SQLITE, &applied, None);
+    Ok(Some(Inspection { needs, ..found }))
 }
 
-async fn postgres(url: &str) -> Result<Inspection> {
+async fn look_postgres(url: &str) -> Result<Inspection> {
     let options = PgConnectOptions::from_str(url).map_err(|e| StoreError::Refused(format!("the database URL: {e}")))?;
     let mut connection = options.application_name("hikyaku").connect().await?;
     let version: String = sqlx::query_scalar("SELECT current_setting('server_version')")
@@ -90,13 +126,21 @@ async fn postgres(url: &str) -> Result<Inspection> {
         true => sqlx::query_scalar(APPLIED).fetch_all(&mut connection).await?,
         false => Vec::new(),
     };
+    let needs = match applied.is_empty() {
+        true => None,
+        false => sqlx::query_scalar(NEEDS).fetch_optional(&mut connection).await?,
+    };
     connection.close().await?;
     // The version is followed by the packager's words.
     let version = version.split(' ').next().unwrap_or_default();
-    Ok(inspection(format!("PostgreSQL {version}"), &POSTGRES, &applied, Some(Timestamp(now))))
+    let found = inspection(format!("PostgreSQL {version}"), &POSTGRES, &applied, Some(Timestamp(now)));
+    Ok(Inspection { needs, ..found })
 }
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
+
+/// See [`super::footing::NEEDS`].
+const NEEDS: &str = "SELECT CAST(value AS BIGINT) AS needs FROM settings WHERE name = 'schema_needs'";
 
 fn inspection(engine: String, ours: &Migrator, applied: &[i64], server_now: Option<Timestamp>) -> Inspection {
     let known: BTreeSet<i64> = ours.iter().map(|migration| migration.version).collect();
@@ -105,6 +149,7 @@ fn inspection(engine: String, ours: &Migrator, applied: &[i64], server_now: Opti
         engine,
         missing: known.difference(&applied).copied().collect(),
         unknown: applied.difference(&known).copied().collect(),
+        needs: None,
         server_now,
     }
 }

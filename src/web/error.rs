@@ -233,6 +233,7 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(_) | StoreError::Contended => {
                 Problem::new(&Kind::UNAVAILABLE, "the database is not available").retry(RETRY_STORE_SECS)
             }
+            StoreError::Aside(why) => Problem::new(&Kind::UNAVAILABLE, why),
             StoreError::Full(_) => Problem::new(&Kind::STORAGE_FULL, "the database has no space left"),
             StoreError::Conflict(_) | StoreError::LeaseLost => {
                 Problem::new(&Kind::CONFLICT, "what is stored has changed; look again and repeat the request")

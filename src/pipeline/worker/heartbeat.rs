@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use crate::domain::worker::WorkerStats;
 use crate::pipeline::deliver::run::Halt;
-use crate::store::Result;
 use crate::store::workers::Heartbeat;
+use crate::store::{Result, StoreError};
 
 /// A heart that has not beaten yet.
 pub(super) struct Heart {
@@ -73,7 +73,24 @@ impl Heart {
             }
             Heartbeat::Dead => start_anew(&self.shared).await?,
         }
-        Ok(())
+        self.step_aside_if_told().await
+    }
+
+    /// A newer program that cannot share the database with this one says so in it, and so does whoever moves it away.
+    async fn step_aside_if_told(&self) -> Result<()> {
+        match self.shared.deps.store.footing().await {
+            Err(StoreError::Aside(why)) => {
+                if !self.shared.stop.is_cancelled() {
+                    tracing::error!(
+                        why,
+                        "This worker steps aside: it claims nothing more, finishes what is on the wire, and ends"
+                    );
+                }
+                self.shared.stop.cancel();
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 

@@ -83,7 +83,8 @@ struct Shared {
 /// recorded, and jobs are given back.
 ///
 /// # Errors
-/// When the store refuses the worker. A database that is away is waited for.
+/// When the store refuses the worker, and when the worker stepped aside: a newer program has the database now, or it
+/// was moved. A database that is away is waited for.
 pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     let Some((id, asked)) = enter(&deps, &stop).await? else {
         return Ok(());
@@ -130,7 +131,13 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     if tokio::time::timeout(LAST_WRITE_MAX, settling).await.is_err() {
         tracing::warn!("The last outcomes could not be written; their messages are in doubt");
     }
-    store.retire_worker(id, clock.now()).await
+    store.retire_worker(id, clock.now()).await?;
+    // Who ended by itself because the database is no longer its own says so.
+    if stop.is_cancelled() {
+        Ok(())
+    } else {
+        store.footing().await
+    }
 }
 
 /// Registers this process, and takes over from a predecessor that cannot be alive: its jobs need not wait for

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::dkim::keys_for;
+use super::footing::heed_footing;
 use super::{Connection, SqlStore, to_json};
 use crate::domain::broadcast::{Audience, NewBroadcast};
 use crate::domain::id::BroadcastId;
@@ -135,6 +136,7 @@ async fn claim_key(
 /// Writes a broadcast with its letter and its fan_out job. Inline recipients are cut into chunks at once, so
 /// that they can be seen and found; a stored audience is read when the broadcast starts.
 pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, now: Timestamp) -> Result<()> {
+    heed_footing(tx).await?;
     let later = new.send_at.filter(|at| *at > now);
     let status = if later.is_some() { "scheduled" } else { "accepted" };
     sqlx::query(

@@ -11,6 +11,7 @@ mod chunks;
 mod delivery;
 mod dkim;
 mod fan_out;
+mod footing;
 mod intake;
 mod learnt;
 mod library;
@@ -26,7 +27,7 @@ use serde::de::DeserializeOwned;
 use sqlx::{Pool, Transaction};
 use tokio::sync::watch;
 
-use super::{BEGIN, BEGIN_SNAPSHOT, CLAIM, Connection, Db, EXCLUSIVE, notify};
+use super::{BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, CLAIM, Connection, Db, EXCLUSIVE, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets

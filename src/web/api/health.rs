@@ -22,11 +22,12 @@ pub async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// The database answers and has the right schema
+/// The database answers, has the right schema, and is still this program's to write
 #[utoipa::path(get, path = "/readyz", tag = "health",
     responses((status = 200, body = Health), (status = 503, body = ProblemDocument)))]
 pub async fn ready(State(state): State<ApiState>) -> Result<Json<Health>, Problem> {
     state.store().ready().await?;
+    state.store().footing().await?;
     Ok(Json(Health { status: "ok" }))
 }
 

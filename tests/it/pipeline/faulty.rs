@@ -26,6 +26,7 @@ use hikyaku::store::audience::Audience;
 use hikyaku::store::delivery::{Ack, ChunkWork, Delivery, Progress};
 use hikyaku::store::dkim::Dkim;
 use hikyaku::store::fan_out::{FanOut, FanOutStep, Source};
+use hikyaku::store::footing::{Footing, SetAside};
 use hikyaku::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
 use hikyaku::store::library::{Library, NewCampaign, Template};
 use hikyaku::store::queue::{Queue, Wish};
@@ -202,6 +203,11 @@ pass_on! { FanOut:
     fn next_seq(id: &BroadcastId) -> i64;
     fn fan_out_next(lease: Lease, step: &FanOutStep, now: Timestamp) -> Option<Stop>;
     fn finish_fan_out(lease: Lease, received: i64, duplicates: i64, now: Timestamp) -> ();
+}
+
+pass_on! { Footing:
+    fn footing() -> ();
+    fn set_aside_restored(taken_at: Option<Timestamp>) -> SetAside;
 }
 
 pass_on! { Intake:

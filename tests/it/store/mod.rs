@@ -9,6 +9,7 @@ mod delivery;
 mod dkim;
 mod errors;
 mod fan_out;
+mod footing;
 mod intake;
 mod library;
 mod queue;

@@ -1,8 +1,8 @@
 //! The two schemas are one: the same tables, columns, keys and indexes, and texts that compare by bytes on both. Also how the
 //! claim finds its work among them.
 
+use hikyaku::store::DatabaseUrl;
 use hikyaku::store::schema::inspect;
-use hikyaku::store::{self, DatabaseUrl, StoreError};
 
 use super::contract;
 use super::statements;
@@ -11,7 +11,6 @@ use super::world::{LEASE_MS, World, at};
 contract! {
     future_work_does_not_stand_in_the_way_of_the_claim,
     an_inspection_names_the_migrations_that_differ,
-    a_database_of_a_newer_program_is_not_opened,
 }
 
 /// Asks both databases, sorts the lines of both, and compares them.
@@ -159,15 +158,6 @@ async fn an_inspection_names_the_migrations_that_differ(w: World) {
     w.sql("DELETE FROM _sqlx_migrations WHERE version = 1").await;
     let here = inspect(&url).await.unwrap().expect("it is there");
     assert_eq!((here.missing.as_slice(), here.unknown.as_slice()), (&[1][..], &[9999][..]));
-}
-
-async fn a_database_of_a_newer_program_is_not_opened(w: World) {
-    w.sql(FROM_THE_FUTURE).await;
-    let error = store::open(&DatabaseUrl::parse(w.url()).unwrap())
-        .await
-        .err()
-        .expect("it is too new");
-    assert!(matches!(&error, StoreError::Refused(why) if why.contains("9999")), "{error:?}");
 }
 
 #[tokio::test]

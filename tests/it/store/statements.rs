@@ -105,6 +105,8 @@ fn statements() -> BTreeMap<String, Texts> {
     found.insert("claim".to_owned(), Texts { lite, pg });
     // Only PostgreSQL notifies.
     found.remove("notify");
+    // Only PostgreSQL has a birthmark.
+    found.remove("birthmark_here");
     found
 }
 
