@@ -12,6 +12,7 @@ use super::board::{Board, Item};
 use super::fate::{self, Fate, Rules};
 use super::run::Halt;
 use crate::clock::Clock;
+use crate::domain::id::MessageId;
 use crate::domain::message::MessageStatus;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
@@ -291,5 +292,10 @@ fn compose(item: &Item) -> Result<(Envelope, Vec<u8>), String> {
     let compose = || item.run.prepared.composer.compose(item.run.recipient(item.ordinal));
     let composed = catch_unwind(AssertUnwindSafe(compose)).map_err(|_| "composing the message broke".to_owned())?;
     let composed = composed.map_err(|e| e.to_string())?;
-    Ok((Envelope::new(composed.envelope_from.as_str(), composed.to)?, composed.bytes))
+    let id = MessageId {
+        job_id: item.run.lease.job_id,
+        ordinal: item.ordinal,
+    };
+    let envelope = Envelope::new(composed.envelope_from.as_str(), composed.to)?.with_id(id.to_string());
+    Ok((envelope, composed.bytes))
 }
