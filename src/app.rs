@@ -323,6 +323,7 @@ fn settings(config: &Config) -> Settings {
             jitter_percent: config.retry.jitter_percent,
             max_age: config.retry.max_age,
         },
+        safety: config.safety,
         messages_kept: config.retention.messages,
     }
 }

@@ -13,6 +13,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+use crate::domain::safety::Limits;
 use judge::Judge;
 use layers::Layers;
 pub use layers::{ENVIRONMENT, SAMPLE};
@@ -34,6 +35,8 @@ pub struct Config {
     pub relay: Relay,
     pub worker: Worker,
     pub retry: Retry,
+    /// When a broadcast that goes wrong pauses by itself.
+    pub safety: Limits,
     pub retention: Retention,
     pub log: Log,
 }

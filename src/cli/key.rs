@@ -37,7 +37,7 @@ Scopes (none includes another):
   send    start, pause, resume and cancel broadcasts and campaigns
   read    see everything except keys
   manage  change templates, lists, contacts, suppressions, campaigns, jobs
-  admin   make and revoke API keys
+  admin   make and revoke API keys; see, change and test relays
 
 Only the key goes to standard output, so $(hikyaku key create …) is the key.")]
     Create {

@@ -12,6 +12,7 @@ mod exit;
 mod key;
 mod migrate;
 mod openapi;
+mod relay;
 mod send;
 mod serve;
 mod settings;
@@ -42,6 +43,7 @@ enum Command {
     Send(Box<send::Send>),
     Status(status::Status),
     Key(key::Key),
+    Relay(relay::RelayCommand),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
     Openapi(openapi::Openapi),
@@ -53,7 +55,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     ("Try it", &["demo"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
-    ("Look after it", &["key", "doctor", "migrate", "openapi", "sink"]),
+    ("Look after it", &["relay", "key", "doctor", "migrate", "openapi", "sink"]),
 ];
 
 /// Reads the command line of this process, does what it says, and tells how it ended.
@@ -96,6 +98,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Send(args)) => send::run(*args).await,
         Some(Command::Status(args)) => status::run(args).await,
         Some(Command::Key(args)) => key::run(args).await,
+        Some(Command::Relay(args)) => relay::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
         Some(Command::Openapi(_)) => openapi::run(),

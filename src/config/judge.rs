@@ -7,9 +7,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layers::{RawConfig, RawDatabase, RawLog, RawRetry, RawWeb, RawWorker};
+use super::layers::{RawConfig, RawDatabase, RawLog, RawRetry, RawSafety, RawWeb, RawWorker};
 use super::secret::{Secret, SecretUrl};
 use super::{API_KEY_LEN_MIN, Config, Database, Log, LogFormat, Problem, Relay, Retention, Retry, Web, Worker};
+use crate::domain::safety::Limits;
 
 /// Turns what was typed into what is meant and collects every problem on the way. A value at fault is replaced by a harmless one
 /// so that the others are still looked at; with a problem on the list, nobody gets to see the result.
@@ -30,6 +31,7 @@ impl Judge {
             },
             worker: self.worker(&raw.worker),
             retry: self.retry(&raw.retry),
+            safety: self.safety(&raw.safety),
             retention: Retention {
                 messages: self.days("retention.messages_days", raw.retention.messages_days),
             },
@@ -159,6 +161,16 @@ impl Judge {
             delays: raw.delays_secs.iter().copied().map(Duration::from_secs).collect(),
             jitter_percent: self.within("retry.jitter_percent", raw.jitter_percent, 0..=100) as u8,
             max_age: Duration::from_secs(3_600 * self.within("retry.max_age_hours", raw.max_age_hours, 1..=720)),
+        }
+    }
+
+    fn safety(&mut self, raw: &RawSafety) -> Limits {
+        Limits {
+            failed_percent_max: self.within("safety.failed_percent_max", raw.failed_percent_max, 1..=100) as u8,
+            outcomes_min: self.within("safety.outcomes_min", raw.outcomes_min, 1..=1_000_000) as i64,
+            refused_percent_max: self.within("safety.refused_percent_max", raw.refused_percent_max, 1..=100) as u8,
+            refused_min: self.within("safety.refused_min", raw.refused_min, 1..=1_000_000) as i64,
+            canary_wait_ms: 1_000 * self.within("safety.canary_wait_secs", raw.canary_wait_secs, 0..=86_400) as i64,
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) struct RawConfig {
     pub relay: RawRelay,
     pub worker: RawWorker,
     pub retry: RawRetry,
+    pub safety: RawSafety,
     pub retention: RawRetention,
     pub log: RawLog,
 }
@@ -77,6 +78,16 @@ pub(super) struct RawRetry {
     pub delays_secs: Vec<u64>,
     pub jitter_percent: u64,
     pub max_age_hours: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSafety {
+    pub failed_percent_max: u64,
+    pub outcomes_min: u64,
+    pub refused_percent_max: u64,
+    pub refused_min: u64,
+    pub canary_wait_secs: u64,
 }
 
 #[derive(Deserialize)]

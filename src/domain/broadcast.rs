@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::content::Letter;
 use super::counts::{Counts, Received};
 use super::id::{BroadcastId, CampaignId, ListId, TemplateId};
+use super::safety::{CanaryState, Pause, Safety};
 use super::time::Timestamp;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -163,6 +164,8 @@ pub struct NewBroadcast {
     pub rejected: i64,
     /// Repeated addresses that were dropped while receiving; the fan-out meets the others.
     pub duplicates: i64,
+    /// The canary and the automatic pause, as far as the request says something of them.
+    pub safety: Safety,
 }
 
 /// A broadcast as people and programs see it.
@@ -172,6 +175,11 @@ pub struct Broadcast {
     pub status: BroadcastStatus,
     /// Why it is paused or failed.
     pub reason: Option<String>,
+    /// Who or what paused it, and when.
+    pub pause: Option<(Pause, Timestamp)>,
+    pub safety: Safety,
+    /// Where its canary is, and how many recipients it has once that is known.
+    pub canary: Option<(CanaryState, Option<i64>)>,
     pub subject: String,
     pub from_email: String,
     pub audience: Audience,

@@ -10,6 +10,7 @@ use super::address::EmailAddress;
 use super::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
 use super::content::{Content, Letter, Mailbox};
 use super::id::{BroadcastId, CampaignId, TemplateId};
+use super::safety::Safety;
 use super::time::Timestamp;
 
 /// When a campaign runs.
@@ -123,6 +124,8 @@ pub struct Draft {
     /// A run's mail expires this long after its scheduled time.
     pub expires_after_secs: Option<i64>,
     pub tags: Vec<String>,
+    #[serde(default)]
+    pub safety: Safety,
 }
 
 impl Draft {
@@ -155,6 +158,7 @@ impl Draft {
             received: 0,
             rejected: 0,
             duplicates: 0,
+            safety: self.safety,
         }
     }
 }

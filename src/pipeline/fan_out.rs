@@ -31,8 +31,17 @@ pub async fn fan_out(store: &dyn Store, clock: &dyn Clock, job: &Claimed, stop_a
     let is_stored = sources.iter().all(|s| !matches!(s, Source::Run(_)));
     let mut merge = Merge::open(store, id, sources, job.cursor.clone()).await?;
     let mut seq = store.next_seq(id).await?;
+    let mut canary_left = usize::try_from(store.canary_left(id).await?).unwrap_or(0);
     loop {
-        let batch = merge.next_chunk().await?;
+        // The canary ends with a chunk: what stands in one is sent together.
+        let is_canary = canary_left > 0;
+        let size = if is_canary {
+            CHUNK_SIZE.min(canary_left)
+        } else {
+            CHUNK_SIZE
+        };
+        let batch = merge.next_chunk(size).await?;
+        canary_left -= batch.recipients.len().min(canary_left);
         // What came with the request was counted when it was received.
         let received = if is_stored { batch.taken } else { 0 };
         let Some(cursor) = batch.recipients.last().map(Recipient::sort_key) else {
@@ -51,6 +60,7 @@ pub async fn fan_out(store: &dyn Store, clock: &dyn Clock, job: &Claimed, stop_a
             received,
             duplicates: batch.duplicates,
             cursor,
+            is_canary,
         };
         let wish = store.fan_out_next(job.lease, &step, clock.now()).await?;
         match wish {
@@ -118,10 +128,10 @@ impl<'a> Merge<'a> {
         Ok(merge)
     }
 
-    /// The next [`CHUNK_SIZE`] recipients; fewer at the end, none behind it.
-    async fn next_chunk(&mut self) -> Result<Batch> {
+    /// The next `size` recipients; fewer at the end, none behind it.
+    async fn next_chunk(&mut self, size: usize) -> Result<Batch> {
         let mut batch = Batch {
-            recipients: Vec::with_capacity(CHUNK_SIZE),
+            recipients: Vec::with_capacity(size),
             taken: 0,
             duplicates: 0,
         };
@@ -129,7 +139,7 @@ impl<'a> Merge<'a> {
         // A full chunk still takes the repeats of its last recipient: the cursor passes over them, and a
         // repeat that nobody counted would look like a recipient that is still to come.
         while let Some(Reverse((key, _))) = self.heads.peek()
-            && (batch.recipients.len() < CHUNK_SIZE || Some(key) == last.as_ref())
+            && (batch.recipients.len() < size || Some(key) == last.as_ref())
         {
             let Some((key, recipient)) = self.pop().await? else {
                 break;

@@ -9,10 +9,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::domain::job::{Lease, Stop};
+use crate::domain::message::MessageStatus;
 use crate::store::delivery::{Ack, Progress, Settled};
 use crate::store::{Store, StoreError};
 
@@ -63,6 +64,7 @@ struct Request {
 #[derive(Clone)]
 pub struct Settler {
     requests: mpsc::Sender<Request>,
+    failed: Arc<Notify>,
 }
 
 impl Settler {
@@ -75,8 +77,16 @@ impl Settler {
             clock,
             inflight: HashMap::new(),
             number: 0,
+            failed: Arc::default(),
         };
-        (Self { requests }, tokio::spawn(committer.run(incoming)))
+        let failed = Arc::clone(&committer.failed);
+        (Self { requests, failed }, tokio::spawn(committer.run(incoming)))
+    }
+
+    /// Called after each commit that recorded a failed message.
+    #[must_use]
+    pub fn failed(&self) -> Arc<Notify> {
+        Arc::clone(&self.failed)
     }
 
     /// Makes the entries durable; the answers come in their order.
@@ -105,6 +115,7 @@ struct Committer {
     inflight: HashMap<Lease, BTreeSet<u16>>,
     /// Of the last commit; tells a repeated one from a new one.
     number: i64,
+    failed: Arc<Notify>,
 }
 
 impl Committer {
@@ -136,6 +147,10 @@ impl Committer {
             .collect();
         let mut result: HashMap<Lease, Durable> = stale.iter().map(|(lease, _)| (*lease, Durable::No)).collect();
         result.extend(batch.iter().map(|p| p.lease).zip(self.write(&batch).await));
+        let has_failed = |p: &Progress| p.settled.iter().any(|s| s.outcome.status == MessageStatus::Failed);
+        if batch.iter().any(has_failed) {
+            self.failed.notify_one();
+        }
         let is_idle = |p: &Progress| p.inflight.is_empty();
         for lease in batch
             .iter()

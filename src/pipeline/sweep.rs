@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
+use crate::store::delivery::BOUNCES_KEPT_MS;
 use crate::store::{Result, Store};
 
 /// Staged recipients of a request that was never accepted are kept this long: longer than any upload takes.
@@ -69,6 +70,7 @@ impl Upkeep {
             store
                 .sweep_staged(clock.now().plus_ms(-(STAGED_KEPT.as_millis() as i64)))
                 .await?;
+            store.forget_bounces(clock.now().plus_ms(-BOUNCES_KEPT_MS)).await?;
             self.staged_at = now + STAGED_EVERY;
         }
         if let Some(kept) = self.messages_kept.filter(|_| now >= self.prune_at) {

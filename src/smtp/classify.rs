@@ -46,6 +46,34 @@ pub enum Class {
 }
 
 impl Class {
+    pub const ALL: [Class; 25] = [
+        Class::InvalidRecipient,
+        Class::BadDomain,
+        Class::InactiveMailbox,
+        Class::MailboxFull,
+        Class::MessageTooLarge,
+        Class::SystemFull,
+        Class::SystemError,
+        Class::Greylisted,
+        Class::RateLimited,
+        Class::TooManyRecipients,
+        Class::TooManyConnections,
+        Class::ReputationBlock,
+        Class::SpamContent,
+        Class::AuthPolicy,
+        Class::MissingPtr,
+        Class::TlsRequired,
+        Class::RelayDenied,
+        Class::AuthRequired,
+        Class::SenderRejected,
+        Class::PolicyOther,
+        Class::ContentEncoding,
+        Class::ProtocolError,
+        Class::Routing,
+        Class::Network,
+        Class::Unknown,
+    ];
+
     /// The stable name.
     #[must_use]
     pub fn as_str(self) -> &'static str {

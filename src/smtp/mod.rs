@@ -10,13 +10,16 @@
 //! cannot leave a connection behind that is out of step.
 
 pub mod body;
+pub mod certificate;
 pub mod classify;
 pub mod config;
 pub mod failure;
+pub mod masked;
 pub mod pace;
 pub mod reply;
 pub mod session;
 pub mod tls;
+pub mod transcript;
 pub mod verdict;
 
 mod auth;
@@ -29,4 +32,5 @@ pub use pace::Pace;
 pub use reply::{Enhanced, Reply};
 pub use session::{Connection, Envelope, Finished, Mail, Sent};
 pub use tls::TlsContext;
+pub use transcript::Recorder;
 pub use verdict::{Fault, Verdict, verdict};

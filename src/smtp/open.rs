@@ -14,6 +14,7 @@ use super::config::{RelayConfig, TlsMode};
 use super::failure::{Cause, Failure, Stage};
 use super::reply::Reply;
 use super::tls::TlsContext;
+use super::transcript::Recorder;
 use super::wire::Wire;
 
 /// Most addresses of one name that are tried for one connection. Names of relays have one to three;
@@ -115,29 +116,36 @@ pub(super) async fn greet<S>(
     relay: &RelayConfig,
     tls: &TlsContext,
     helo: &str,
+    recorder: Option<Recorder>,
 ) -> Result<(Wire<S>, Capabilities), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let limits = &relay.timeouts;
-    let mut wire = Wire::new(stream);
+    let mut wire = Wire::new(stream).recorded(recorder);
     if relay.tls == TlsMode::Implicit {
+        wire.enter(Stage::StartTls);
         wire = wire
             .into_tls(tls, &relay.host, limits.banner)
             .await
             .map_err(at(Stage::StartTls))?;
     }
+    wire.enter(Stage::Banner);
     let banner = wire.reply(limits.banner).await.map_err(at(Stage::Banner))?;
     accepted(banner).map_err(at(Stage::Banner))?;
+    wire.enter(Stage::Ehlo);
     let mut offers = ehlo(&mut wire, helo, limits.ehlo).await.map_err(at(Stage::Ehlo))?;
     if relay.tls == TlsMode::StartTls {
+        wire.enter(Stage::StartTls);
         wire = start_tls(wire, relay, tls, &offers)
             .await
             .map_err(at(Stage::StartTls))?;
+        wire.enter(Stage::Ehlo);
         // What the relay offered in clear may have been changed on the way (RFC 3207 4.2).
         offers = ehlo(&mut wire, helo, limits.ehlo).await.map_err(at(Stage::Ehlo))?;
     }
     if let Some(credentials) = &relay.credentials {
+        wire.enter(Stage::Auth);
         auth::authenticate(&mut wire, relay, credentials, &offers)
             .await
             .map_err(at(Stage::Auth))?;

@@ -17,6 +17,7 @@ use super::failure::{Cause, Failure, Stage};
 use super::open::{self, Capabilities};
 use super::reply::Reply;
 use super::tls::TlsContext;
+use super::transcript::Recorder;
 use super::wire::Wire;
 use crate::domain::address::EmailAddress;
 
@@ -136,6 +137,20 @@ impl Connection<TcpStream> {
         let helo = open::helo_name(relay, &stream);
         Self::establish(stream, relay, tls, &helo).await
     }
+
+    /// As [`Connection::open`], and everything that is said is written down, also on the connection from then on.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_recorded(relay: &RelayConfig, tls: &TlsContext, recorder: &Recorder) -> Result<Self, Failure> {
+        recorder.enter(Stage::Connect);
+        let stream = open::tcp(relay).await?;
+        if let (Ok(there), Ok(here)) = (stream.peer_addr(), stream.local_addr()) {
+            recorder.note(format!("connected to {there} from {here}"));
+        }
+        let helo = open::helo_name(relay, &stream);
+        Self::greeted(stream, relay, tls, &helo, Some(recorder.clone())).await
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
@@ -144,7 +159,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// # Errors
     /// A failure of the relay at one of the stages `Banner` to `Auth`.
     pub async fn establish(stream: S, relay: &RelayConfig, tls: &TlsContext, helo: &str) -> Result<Self, Failure> {
-        let (wire, offers) = open::greet(stream, relay, tls, helo).await?;
+        Self::greeted(stream, relay, tls, helo, None).await
+    }
+
+    async fn greeted(
+        stream: S,
+        relay: &RelayConfig,
+        tls: &TlsContext,
+        helo: &str,
+        recorder: Option<Recorder>,
+    ) -> Result<Self, Failure> {
+        let (wire, offers) = open::greet(stream, relay, tls, helo, recorder).await?;
         // Up to a tenth less of both, so that connections opened together are not replaced together.
         let n_begun_max = relay.messages_per_connection_max.max(1);
         let n_begun_max = n_begun_max - fastrand::u32(0..=n_begun_max / 10);

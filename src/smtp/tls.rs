@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::certificate;
 use super::config::{RelayConfig, TlsMode};
 
 /// What a relay's connections need for TLS. Cheap to clone.
@@ -67,6 +68,34 @@ impl TlsContext {
             ServerName::try_from(host.to_owned()).map_err(|_| format!("'{host}' is no name for a certificate"))?;
         connector.connect(name, stream).await.map_err(|why| why.to_string())
     }
+}
+
+/// What a handshake came to, in lines for people: version and cipher, and the certificate of the relay.
+pub(super) fn facts<S>(stream: &TlsStream<S>) -> Vec<String> {
+    let session = stream.get_ref().1;
+    let version = session
+        .protocol_version()
+        .and_then(|v| v.as_str().map(|v| v.replace('_', ".").replacen("TLSv", "TLS ", 1)));
+    let cipher = session
+        .negotiated_cipher_suite()
+        .and_then(|suite| suite.suite().as_str());
+    let mut facts = vec![format!(
+        "{}, {}",
+        version.as_deref().unwrap_or("TLS"),
+        cipher.unwrap_or("unknown cipher")
+    )];
+    let chain = session.peer_certificates().unwrap_or_default();
+    let Some(found) = chain.first().and_then(|leaf| certificate::read(leaf)) else {
+        return facts;
+    };
+    if !found.names.is_empty() {
+        facts.push(format!("certificate for {}", found.names.join(", ")));
+    }
+    facts.push(format!(
+        "certificate of {}, issued by {}, valid from {} to {} UTC",
+        found.subject, found.issuer, found.not_before, found.not_after
+    ));
+    facts
 }
 
 /// Takes any certificate, for tests against a relay on loopback. The handshake's signatures are

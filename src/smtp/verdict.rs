@@ -11,6 +11,10 @@ use crate::domain::message::MessageStatus;
 /// Before a greylisting relay is tried again when it names no time: most of them wait for five minutes.
 pub const GREYLIST_WAIT: Duration = Duration::from_secs(300);
 
+/// A dialogue that broke its rules is tried on a fresh connection, and no more often than this: then it is us or the relay, and
+/// time does not help.
+pub const PROTOCOL_TRIES_MAX: i64 = 3;
+
 /// Whose failure it is, and so what else is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -41,6 +45,10 @@ pub struct Verdict {
     pub keep_connection: bool,
     /// Whether the address must not be mailed again: it is certain that nobody is there.
     pub suppress: bool,
+    /// Whether the first such refusal is followed by another try at once, in a transaction of its own.
+    pub at_once: bool,
+    /// Counted tries after which it has failed, where waiting longer would not help.
+    pub tries_max: Option<i64>,
 }
 
 impl Verdict {
@@ -53,6 +61,8 @@ impl Verdict {
         retry_after: None,
         keep_connection: true,
         suppress: false,
+        at_once: false,
+        tries_max: None,
     };
 
     /// A verdict from which the others differ by what they name.
@@ -162,11 +172,13 @@ fn refused(stage: Stage, reply: &Reply) -> Verdict {
         retry_after: wait,
         keep_connection: !reply.is_closing() && class != Class::ProtocolError && stage != Stage::Body,
         suppress: hard && stage > Stage::Mail && matches!(class, Class::InvalidRecipient | Class::BadDomain),
+        at_once: class == Class::TooManyRecipients,
+        tries_max: (class == Class::ProtocolError).then_some(PROTOCOL_TRIES_MAX),
     }
 }
 
-/// Refusals that stay temporary with a 5yz: they speak of our set-up, which somebody will put right,
-/// or of the dialogue, which a fresh connection may.
+/// Refusals that stay temporary with a 5yz: they speak of our set-up, which somebody will put right, of our
+/// quota, which comes back, or of the dialogue, which a fresh connection may mend.
 fn is_about_the_dialogue(class: Class) -> bool {
     matches!(
         class,
@@ -176,6 +188,7 @@ fn is_about_the_dialogue(class: Class) -> bool {
             | Class::MissingPtr
             | Class::TooManyConnections
             | Class::TooManyRecipients
+            | Class::RateLimited
             | Class::ProtocolError
     )
 }
@@ -228,10 +241,13 @@ fn fault(class: Class, stage: Stage, reply: &Reply) -> Fault {
 }
 
 #[cfg(test)]
+mod replies;
+#[cfg(test)]
 mod tests {
     use MessageStatus::{Deferred, Failed, Uncertain};
 
     use super::super::reply::parse;
+    use super::replies::REPLIES;
     use super::*;
 
     fn reply(text: &str) -> Reply {
@@ -247,72 +263,43 @@ mod tests {
         })
     }
 
-    /// (stage, reply, status, class, fault, attempt counted, suppressed)
-    type Row = (Stage, &'static str, MessageStatus, &'static str, Fault, bool, bool);
-
-    #[rustfmt::skip]
-    const REPLIES: &[Row] = &[
-        // Nobody is there.
-        (Stage::Rcpt, "550 5.1.1 <x@y>: Recipient address rejected: User unknown in virtual mailbox table", Failed, "invalid_recipient", Fault::Recipient, true, true),
-        (Stage::Rcpt, "550 5.1.1 The email account that you tried to reach does not exist. Please try", Failed, "invalid_recipient", Fault::Recipient, true, true),
-        (Stage::Rcpt, "550 No such user here", Failed, "invalid_recipient", Fault::Recipient, true, true),
-        (Stage::Rcpt, "550 5.4.1 Recipient address rejected: Access denied.", Failed, "invalid_recipient", Fault::Recipient, true, true),
-        (Stage::FinalDot, "550 5.1.1 unknown user", Failed, "invalid_recipient", Fault::Recipient, true, true),
-        (Stage::Rcpt, "556 5.1.10 Recipient address has null MX", Failed, "bad_domain", Fault::Recipient, true, true),
-        (Stage::Rcpt, "550 domain does not exist", Failed, "bad_domain", Fault::Recipient, true, true),
-        // Somebody is there.
-        (Stage::Rcpt, "550 5.2.1 The email account that you tried to reach is disabled.", Failed, "inactive_mailbox", Fault::Recipient, true, false),
-        (Stage::Rcpt, "452 4.2.2 The email account that you tried to reach is over quota", Deferred, "mailbox_full", Fault::Recipient, true, false),
-        (Stage::Rcpt, "552 5.2.2 mailbox full", Failed, "mailbox_full", Fault::Recipient, true, false),
-        (Stage::Rcpt, "552 too much", Deferred, "too_many_recipients", Fault::Recipient, true, false),
-        (Stage::Rcpt, "452 4.5.3 Too many recipients", Deferred, "too_many_recipients", Fault::Recipient, true, false),
-        (Stage::Rcpt, "450 4.2.1 The user you are trying to contact is receiving mail too quickly", Deferred, "rate_limited", Fault::Relay, false, false),
-        // A plain 5yz suppresses nobody.
-        (Stage::Rcpt, "550 Requested action not taken: mailbox unavailable", Failed, "unknown", Fault::Recipient, true, false),
-        (Stage::Rcpt, "550 5.7.1 Your message was refused", Failed, "policy_other", Fault::Recipient, true, false),
-        (Stage::FinalDot, "554 transaction failed", Failed, "unknown", Fault::Message, true, false),
-        // Later.
-        (Stage::Rcpt, "450 4.7.1 Client host rejected: Greylisted, try again in 60 seconds", Deferred, "greylisted", Fault::Recipient, false, false),
-        (Stage::Rcpt, "450 mailbox busy", Deferred, "unknown", Fault::Recipient, true, false),
-        (Stage::Rcpt, "451 4.3.0 Temporary lookup failure", Deferred, "system_error", Fault::Recipient, true, false),
-        (Stage::Mail, "452 4.3.1 Insufficient system storage", Deferred, "system_full", Fault::Relay, false, false),
-        (Stage::FinalDot, "452 4.3.1 Insufficient system storage", Deferred, "system_full", Fault::Message, true, false),
-        (Stage::FinalDot, "451 4.7.500 Server busy. Please try again later", Deferred, "rate_limited", Fault::Relay, false, false),
-        (Stage::Mail, "421 4.7.0 [TSS04] Messages temporarily deferred due to user complaints", Deferred, "rate_limited", Fault::Relay, false, false),
-        (Stage::Mail, "421 4.3.2 Service shutting down", Deferred, "system_error", Fault::Relay, false, false),
-        (Stage::FinalDot, "421 4.3.0 closing", Deferred, "system_error", Fault::Message, true, false),
-        // The relay and our set-up towards it.
-        (Stage::Banner, "421 too many connections from your address", Deferred, "too_many_connections", Fault::Relay, false, false),
-        (Stage::Banner, "554 no service here", Deferred, "reputation_block", Fault::Relay, false, false),
-        (Stage::Auth, "535 5.7.8 Error: authentication failed", Deferred, "auth_required", Fault::Relay, false, false),
-        (Stage::Auth, "454 4.7.0 Temporary authentication failure", Deferred, "rate_limited", Fault::Relay, false, false),
-        (Stage::StartTls, "454 TLS not available", Deferred, "tls_required", Fault::Relay, false, false),
-        (Stage::Ehlo, "550 go away", Deferred, "unknown", Fault::Relay, false, false),
-        (Stage::Mail, "530 5.7.0 Authentication required", Deferred, "auth_required", Fault::Relay, false, false),
-        (Stage::Mail, "530 5.7.0 Must issue a STARTTLS command first", Deferred, "tls_required", Fault::Relay, false, false),
-        (Stage::Rcpt, "554 5.7.1 <x@y>: Relay access denied", Deferred, "relay_denied", Fault::Relay, false, false),
-        (Stage::Rcpt, "550 5.7.25 The IP address sending this message does not have a PTR record", Deferred, "missing_ptr", Fault::Relay, false, false),
-        (Stage::Rcpt, "554 5.7.1 Service unavailable; Client host [10.0.0.1] blocked using zen.spamhaus.org", Failed, "reputation_block", Fault::Relay, true, false),
-        // The broadcast.
-        (Stage::Mail, "550 5.1.8 sender domain not found", Failed, "sender_rejected", Fault::Broadcast, true, false),
-        (Stage::Mail, "553 not your address", Failed, "sender_rejected", Fault::Broadcast, true, false),
-        (Stage::Rcpt, "450 4.1.8 <a@b>: Sender address rejected: Domain not found", Deferred, "sender_rejected", Fault::Broadcast, true, false),
-        (Stage::Mail, "552 5.3.4 Message size exceeds fixed limit", Failed, "message_too_large", Fault::Broadcast, true, false),
-        (Stage::FinalDot, "550 5.7.26 This message does not pass authentication checks (SPF and DKIM both fail)", Failed, "auth_policy", Fault::Broadcast, true, false),
-        (Stage::FinalDot, "554 5.7.1 Message rejected as spam", Failed, "spam_content", Fault::Broadcast, true, false),
-        // The message, the dialogue, the way.
-        (Stage::FinalDot, "554 5.6.0 Message contains invalid header", Failed, "content_encoding", Fault::Message, true, false),
-        (Stage::Rcpt, "501 5.5.4 Syntax error in parameters", Deferred, "protocol_error", Fault::Recipient, true, false),
-        (Stage::Data, "502 not implemented", Deferred, "protocol_error", Fault::Message, true, false),
-        (Stage::Rcpt, "554 5.4.6 Routing loop detected", Failed, "routing", Fault::Recipient, true, false),
-    ];
-
     #[test]
     fn real_replies_mean_what_they_say() {
+        let mut wrong = Vec::new();
         for (stage, text, status, class, fault, counted, suppress) in REPLIES {
             let v = of_reply(*stage, text);
             let got = (v.status, v.class, v.fault, v.counts_as_attempt, v.suppress);
-            assert_eq!(got, (*status, *class, *fault, *counted, *suppress), "{stage}: {text}");
+            if got != (*status, *class, *fault, *counted, *suppress) {
+                wrong.push(format!("{stage}: {text}\n  is {got:?}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(REPLIES.len() >= 120, "{} rows", REPLIES.len());
+    }
+
+    /// Names that are documented are names that are given, and the other way round.
+    #[test]
+    fn every_class_is_a_documented_reason() {
+        use crate::domain::reason::{self, Whose};
+        let ours = ["template_error", "suppressed", "expired", "worker_lost"];
+        let mut given: Vec<&str> = Class::ALL.iter().map(|c| c.as_str()).chain(ours).collect();
+        let mut documented: Vec<&str> = reason::REASONS.iter().map(|r| r.class).collect();
+        given.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(given, documented);
+        for class in Class::ALL {
+            let whose = reason::find(class.as_str()).unwrap().whose;
+            // Where a class says whose it is, wherever in the dialogue it comes.
+            let at = |stage| fault(class, stage, &reply("550 no"));
+            if at(Stage::Mail) == at(Stage::Rcpt) && at(Stage::Rcpt) == at(Stage::FinalDot) {
+                let expected = match at(Stage::Rcpt) {
+                    Fault::Recipient => Whose::Recipient,
+                    Fault::Message => Whose::Message,
+                    Fault::Broadcast => Whose::Broadcast,
+                    Fault::Relay => Whose::Relay,
+                };
+                assert_eq!(whose, expected, "{class}");
+            }
         }
     }
 

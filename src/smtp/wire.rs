@@ -13,8 +13,10 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::failure::Cause;
+use super::failure::Stage;
 use super::reply::{self, LINE_LEN_MAX, Reply};
-use super::tls::TlsContext;
+use super::tls::{self, TlsContext};
+use super::transcript::Recorder;
 
 /// The relay must take this much within one block timeout. It bounds how long a slow reader can hold
 /// a message: a megabyte is sixteen blocks.
@@ -24,6 +26,8 @@ const BLOCK_LEN: usize = 64 * 1024;
 pub(super) struct Wire<S> {
     stream: Transport<S>,
     inbox: BytesMut,
+    /// Writes down what is said, when somebody wants to read it.
+    recorder: Option<Recorder>,
 }
 
 /// Not everything was written.
@@ -38,6 +42,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
         Self {
             stream: Transport::Clear(stream),
             inbox: BytesMut::with_capacity(LINE_LEN_MAX),
+            recorder: None,
+        }
+    }
+
+    /// The same connection, of which everything said is written down.
+    pub fn recorded(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
+    }
+
+    /// Tells the transcript that another step begins.
+    pub fn enter(&self, stage: Stage) {
+        if let Some(recorder) = &self.recorder {
+            recorder.enter(stage);
         }
     }
 
@@ -54,10 +71,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
         let stream = timeout(limit, tls.connect(stream, host))
             .await
             .map_err(|_| Cause::Timeout(limit))?;
-        let stream = Transport::Tls(Box::new(stream.map_err(Cause::Tls)?));
+        let stream = stream.map_err(Cause::Tls)?;
+        if let Some(recorder) = &self.recorder {
+            tls::facts(&stream).iter().for_each(|fact| recorder.note(fact));
+        }
+        let stream = Transport::Tls(Box::new(stream));
         Ok(Self {
             stream,
             inbox: self.inbox,
+            recorder: self.recorder,
         })
     }
 
@@ -106,8 +128,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
 
     /// A whole reply that was read already.
     pub fn take_reply(&mut self) -> Result<Option<Reply>, Cause> {
-        let parsed = reply::parse(&self.inbox).map_err(Cause::Desync)?;
-        Ok(parsed.map(|(reply, used)| {
+        let parsed = reply::parse(&self.inbox);
+        if let Some(recorder) = &self.recorder {
+            match &parsed {
+                Ok(Some((_, used))) => recorder.heard(&self.inbox[..*used]),
+                Ok(None) => {}
+                Err(_) => recorder.heard(&self.inbox),
+            }
+        }
+        Ok(parsed.map_err(Cause::Desync)?.map(|(reply, used)| {
             self.inbox.advance(used);
             reply
         }))
@@ -170,6 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
 
     /// Writes all of `bytes`, giving the relay `limit` for each block.
     pub async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<(), NotWritten> {
+        if let Some(recorder) = &self.recorder {
+            recorder.sent(bytes);
+        }
         let mut taken = 0;
         while taken < bytes.len() {
             let block_end = bytes.len().min(taken + BLOCK_LEN);

@@ -49,7 +49,35 @@ pub struct Settled {
     pub newly_flagged: bool,
     pub relay_id: Option<i64>,
     pub at: Timestamp,
+    /// What it teaches about the address.
+    pub bounce: Option<Bounce>,
 }
+
+/// An address whose mailbox refused a message for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounce {
+    /// Normalised.
+    pub address: String,
+    pub kind: BounceKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BounceKind {
+    /// Nobody is there: the address is suppressed at once.
+    Hard,
+    /// The mailbox is shut or full, which may pass: counted, and suppressed when it lasts.
+    Soft,
+}
+
+/// A disabled mailbox is suppressed when so many broadcasts met it and so much time lies between the first and the last: it
+/// may have been disabled for an hour by mistake.
+pub const INACTIVE_SENDS_MIN: i64 = 2;
+pub const INACTIVE_SPAN_MS: i64 = 24 * 3_600 * 1_000;
+/// A full mailbox, likewise: its owner may be on holiday for two weeks.
+pub const FULL_SENDS_MIN: i64 = 3;
+pub const FULL_SPAN_MS: i64 = 14 * 24 * 3_600 * 1_000;
+/// What is counted is forgotten after this: a mailbox that was full in spring and is in autumn need not have been meanwhile.
+pub const BOUNCES_KEPT_MS: i64 = 90 * 24 * 3_600 * 1_000;
 
 /// What one job contributes to a group commit.
 #[derive(Debug, Clone)]

@@ -39,6 +39,8 @@ pub struct FanOutStep {
     /// Repeated addresses met in this step.
     pub duplicates: i64,
     pub cursor: SortKey,
+    /// Whether its recipients go first, while everybody else waits.
+    pub is_canary: bool,
 }
 
 #[async_trait]

@@ -15,6 +15,7 @@ pub mod queue;
 pub mod relays;
 pub mod reports;
 pub mod retention;
+pub mod safety;
 pub mod schema;
 pub mod workers;
 
@@ -38,6 +39,7 @@ pub trait Store:
     + relays::Relays
     + reports::Reports
     + retention::Retention
+    + safety::Safety
     + workers::Workers
 {
     /// Whether a process that holds the database's lock is the only one that can be alive.

@@ -19,6 +19,9 @@ pub trait Relays: Send + Sync {
     /// Pauses a relay with a reason, or lets it go on. `false` when there is none of this name. Idempotent.
     async fn pause_relay(&self, name: &str, reason: Option<&str>, now: Timestamp) -> Result<bool>;
 
+    /// How many broadcasts that are not over name this relay and may go through no other.
+    async fn broadcasts_bound_to(&self, name: &str) -> Result<i64>;
+
     /// Forgets what is said about a relay; its name stays in message rows. `false` when there is none.
     async fn delete_relay(&self, name: &str, now: Timestamp) -> Result<bool>;
 }

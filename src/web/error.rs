@@ -271,6 +271,7 @@ impl From<ControlError> for Problem {
         match e {
             ControlError::NotFound(_) => Problem::not_found(e.to_string()),
             ControlError::Over(status) => Problem::invalid_state(e.to_string(), status.as_str()),
+            ControlError::TooLate => Problem::invalid_state(e.to_string(), "expired"),
             ControlError::Store(e) => e.into(),
         }
     }

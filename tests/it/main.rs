@@ -5,6 +5,7 @@ mod cli;
 mod compose;
 mod crash;
 mod judges;
+mod model;
 mod pipeline;
 mod smtp;
 mod store;

@@ -34,6 +34,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "mime",
             "pipeline::accept",
             "pipeline::control",
+            "pipeline::relays",
+            // Testing a relay is the one thing that a request speaks SMTP for.
+            "pipeline::probe",
         ],
     ),
 ];
@@ -44,7 +47,7 @@ const TOP: &[&str] = &["app", "cli", "main", "lib"];
 /// The stages of the pipeline. None of them imports another, but for those that delivery carries messages through: the
 /// worker calls them, in order.
 const STAGES: &[&str] = &[
-    "accept", "fan_out", "lease", "compose", "deliver", "settle", "sweep", "schedule", "control",
+    "accept", "fan_out", "lease", "compose", "deliver", "settle", "sweep", "schedule", "control", "relays", "probe",
 ];
 
 /// What delivery carries every single message through: it composes it, watches the lease and settles it.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::exit::Failed;
 use crate::domain::content::SOURCE_BYTES_MAX;
+use crate::domain::safety::{CanaryRule, CanarySize};
 
 /// The options for sender and content.
 #[derive(Debug, Args)]
@@ -56,6 +57,14 @@ pub struct HeadArgs {
     /// When news has become old: what is not sent by then is not sent
     #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
+
+    /// Send to so many first, such as 50 or 5%, and hold the rest when too many of them fail
+    #[arg(long, value_name = "N|N%")]
+    canary: Option<String>,
+
+    /// How many per cent of the canary may fail [default: 5]
+    #[arg(long, value_name = "PERCENT", requires = "canary")]
+    hold_above: Option<String>,
 }
 
 impl HeadArgs {
@@ -89,6 +98,17 @@ impl HeadArgs {
             let data: Map<String, Value> = serde_json::from_str(&text)
                 .map_err(|e| Failed::usage(format!("--data {path}: {e}; it must hold one JSON object")))?;
             head.insert("data".to_owned(), data.into());
+        }
+        if let Some(first) = &self.canary {
+            let rule = CanaryRule::parse(first, self.hold_above.as_deref())
+                .map_err(|why| Failed::usage(format!("--canary: {why}")))?;
+            let mut canary = Map::new();
+            match rule.first {
+                CanarySize::Count(n) => canary.insert("first".to_owned(), n.into()),
+                CanarySize::Percent(percent) => canary.insert("percent".to_owned(), percent.into()),
+            };
+            canary.insert("hold_above_percent".to_owned(), rule.hold_above_percent.into());
+            head.insert("canary".to_owned(), canary.into());
         }
         if !self.tag.is_empty() {
             head.insert("tags".to_owned(), self.tag.clone().into());

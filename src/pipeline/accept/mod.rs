@@ -28,6 +28,7 @@ mod problem;
 mod read;
 mod relay;
 mod run;
+mod safety;
 mod staged;
 mod table;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use self::keys::{IdempotencyKey, KEY_CHARS_MAX};
 pub use self::order::{KNOWN, check_tags, read_mailbox};
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 pub use self::read::{Format, HEAD_BYTES_MAX, Head};
+pub use self::safety::{read_auto_pause, read_canary};
 pub use self::wording::{check as check_wording, in_words as template_problem};
 
 use self::aside::Aside;
@@ -338,6 +340,7 @@ fn to_broadcast(receipt: &Receipt, order: Order, content: Content) -> NewBroadca
         rejected: receipt.rejected,
         // Counted when the last run is staged.
         duplicates: 0,
+        safety: order.safety,
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::fields::{Fault, Fields, list, object, one_of, text, truth};
 use super::problem::{FieldProblem, member, quoted};
 use super::read::Head;
+use super::safety::{auto_pause, canary};
 use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{OnUncertain, Priority};
@@ -13,6 +14,7 @@ use crate::domain::content::{Content, HEADERS_MAX, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::check_name;
+use crate::domain::safety::Safety;
 use crate::domain::time::Timestamp;
 use crate::mime::check_header;
 
@@ -30,7 +32,8 @@ pub const PLAN_DAYS_MAX: i64 = 366;
 
 /// All fields of a request beside its recipients, in the order in which the documentation tells them.
 pub const KNOWN: &str = "from, reply_to, subject, html, text, template_id, recipients, list_ids, all, data, headers, tags, \
-                         metadata, send_at, expires_at, on_uncertain, priority, relay, validation, dry_run";
+                         metadata, send_at, expires_at, on_uncertain, priority, relay, canary, auto_pause, \
+                         validation, dry_run";
 
 /// Fields that are planned but would be ignored today: a request that relies on one must not be sent without it.
 const NOT_YET: [&str; 3] = ["attachments", "rate_limit", "track"];
@@ -65,6 +68,7 @@ pub(super) struct Order {
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
     pub priority: Priority,
+    pub safety: Safety,
     pub relay: Option<String>,
     pub dry_run: bool,
 }
@@ -101,6 +105,10 @@ impl Order {
                 ],
             )
         });
+        let safety = Safety {
+            canary: f.take("canary", canary),
+            auto_pause: f.take("auto_pause", auto_pause).flatten(),
+        };
         let relay = f.take("relay", relay_name);
         // Whether one wrong recipient refuses the request is decided by `is_permissive`; here it is only checked.
         f.take("validation", |v| one_of(v, &[("strict", ()), ("permissive", ())]));
@@ -125,6 +133,7 @@ impl Order {
                 expires_at,
                 on_uncertain: on_uncertain.unwrap_or_default(),
                 priority: priority.unwrap_or_default(),
+                safety,
                 relay,
                 dry_run,
             }),

@@ -1,13 +1,14 @@
 //! What an attempt means for its message: one pure step from a relay's answer to the row that is written. Never
 //! decides what a reply means: that is the verdict.
 
+use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::OnUncertain;
 use crate::domain::message::{MessageStatus, Outcome, ReplyNote};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::smtp::failure::{Cause, Failure, Stage};
 use crate::smtp::verdict::{Fault, Verdict, verdict};
-use crate::store::delivery::Settled;
+use crate::store::delivery::{Bounce, BounceKind, Settled};
 
 use super::run::Past;
 
@@ -20,6 +21,8 @@ pub struct Rules<'a> {
     /// No message waits longer than this: at that time it is found to have expired.
     pub expires_at: Option<Timestamp>,
     pub relay_id: i64,
+    /// Whom the message is for.
+    pub email: &'a EmailAddress,
     /// In -1 to 1.
     pub jitter: f64,
     pub now: Timestamp,
@@ -80,11 +83,7 @@ pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Set
         _ => false,
     };
     let next_at = tries_again
-        .then(|| {
-            rules
-                .retry
-                .next_at(burnt, verdict.retry_after, rules.jitter, rules.started, rules.now)
-        })
+        .then(|| next_try(&verdict, burnt, rules))
         .flatten()
         .map(|at| rules.expires_at.map_or(at, |end| at.min(end)));
     let status = match verdict.status {
@@ -104,6 +103,33 @@ pub fn failed(ordinal: u16, past: Past, failure: &Failure, rules: &Rules) -> Set
             next_at,
         },
     )
+}
+
+/// When the message is tried again, if it may be.
+fn next_try(verdict: &Verdict, burnt: i64, rules: &Rules) -> Option<Timestamp> {
+    let is_deferred = verdict.status == MessageStatus::Deferred;
+    if is_deferred && verdict.tries_max.is_some_and(|max| burnt >= max) {
+        return None;
+    }
+    if is_deferred && verdict.at_once && burnt <= 1 {
+        return Some(rules.now);
+    }
+    rules
+        .retry
+        .next_at(burnt, verdict.retry_after, rules.jitter, rules.started, rules.now)
+}
+
+/// What a failure teaches about the address.
+fn bounce(status: MessageStatus, verdict: &Verdict, email: &EmailAddress) -> Option<Bounce> {
+    let kind = match (status, verdict.class) {
+        _ if verdict.suppress => BounceKind::Hard,
+        (MessageStatus::Failed, "inactive_mailbox" | "mailbox_full") => BounceKind::Soft,
+        _ => return None,
+    };
+    Some(Bounce {
+        address: email.normalised(),
+        kind,
+    })
 }
 
 /// Whether the relay asked for less: whoever goes on at once would meet the same refusal. Not so at RCPT, where
@@ -177,6 +203,7 @@ pub fn untried(
         newly_flagged: false,
         relay_id: None,
         at: now,
+        bounce: None,
     }
 }
 
@@ -207,5 +234,6 @@ fn settled(ordinal: u16, past: Past, rules: &Rules, attempt: Attempt) -> Settled
         newly_flagged: in_doubt && !past.possible_duplicate,
         relay_id: Some(rules.relay_id),
         at: rules.now,
+        bounce: bounce(attempt.status, &attempt.verdict, rules.email),
     }
 }

@@ -264,13 +264,14 @@ impl Slot {
         self.deps.board.call();
     }
 
-    fn rules(&self, item: &Item) -> Rules<'_> {
+    fn rules<'a>(&'a self, item: &'a Item) -> Rules<'a> {
         Rules {
             retry: &self.deps.retry,
             on_uncertain: item.run.prepared.on_uncertain,
             started: item.run.prepared.date,
             expires_at: item.run.prepared.expires_at,
             relay_id: self.deps.relay.id,
+            email: &item.run.recipient(item.ordinal).email,
             jitter: fastrand::f64() * 2.0 - 1.0,
             now: self.deps.clock.now(),
         }

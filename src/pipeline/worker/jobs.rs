@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Shared;
-use crate::domain::broadcast::OnUncertain;
 use crate::domain::job::{Claimed, JobEnd, Lease, Stop};
 use crate::domain::message::MessageStatus;
-use crate::pipeline::compose::Prepared;
 use crate::pipeline::deliver::fate::{self, Rules};
 use crate::pipeline::deliver::run::{ChunkRun, Halt, RunEnd};
 use crate::pipeline::fan_out::fan_out;
@@ -92,7 +90,7 @@ async fn read(shared: &Arc<Shared>, job: &Claimed) -> Result<ChunkRun> {
 }
 
 fn in_doubt(shared: &Arc<Shared>, job: &Claimed, run: &ChunkRun, ordinal: u16) -> Settled {
-    let rules = rules(shared, &run.prepared);
+    let rules = rules(shared, run, ordinal);
     fate::ambiguous(ordinal, run.past(ordinal), job.stop == Some(Stop::Cancel), &rules)
 }
 
@@ -146,14 +144,15 @@ async fn write_down(shared: &Arc<Shared>, lease: Lease, settled: Vec<Settled>) -
     }
 }
 
-fn rules<'a>(shared: &'a Arc<Shared>, prepared: &Prepared) -> Rules<'a> {
-    let on_uncertain: OnUncertain = prepared.on_uncertain;
+fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<'a> {
+    let prepared = &run.prepared;
     Rules {
         retry: &shared.deps.settings.retry,
-        on_uncertain,
+        on_uncertain: prepared.on_uncertain,
         started: prepared.date,
         expires_at: prepared.expires_at,
         relay_id: shared.deps.relay.id,
+        email: &run.recipient(ordinal).email,
         jitter: 0.0,
         now: shared.deps.clock.now(),
     }

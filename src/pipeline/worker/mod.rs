@@ -21,10 +21,11 @@ use super::deliver::run::Halt;
 use super::deliver::{Relay, Slot, SlotDeps};
 use super::lease::LeaseWatch;
 use super::settle::Settler;
-use super::{schedule, sweep};
+use super::{guard, schedule, sweep};
 use crate::clock::Clock;
 use crate::domain::job::{Claimed, JobKind};
 use crate::domain::retry::RetryPolicy;
+use crate::domain::safety::Limits;
 use crate::domain::time::Timestamp;
 use crate::store::workers::NewWorker;
 use crate::store::{Result, Store, StoreError};
@@ -51,6 +52,7 @@ pub struct Settings {
     /// How long the end may take.
     pub drain: Duration,
     pub retry: RetryPolicy,
+    pub safety: Limits,
     /// How long recipients and outcomes are kept after their broadcast has ended; `None` is for ever.
     pub messages_kept: Option<Duration>,
 }
@@ -104,10 +106,23 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     let mut slots = start_slots(&shared);
     let beating = tokio::spawn(heart.run(ended.clone()));
 
+    let guarding = tokio::spawn(guard::watch(
+        Arc::clone(&shared.deps.store),
+        Arc::clone(&shared.deps.clock),
+        shared.deps.settings.safety,
+        shared.settler.failed(),
+        {
+            let shared = Arc::downgrade(&shared);
+            move || shared.upgrade().map_or(0, |shared| shared.id())
+        },
+        ended.clone(),
+    ));
+
     let jobs = work(&shared, &mut slots).await;
     drain(&shared, jobs, slots).await;
     ended.cancel();
     let _ = beating.await;
+    let _ = guarding.await;
     let (store, clock, id) = (Arc::clone(&shared.deps.store), Arc::clone(&shared.deps.clock), shared.id());
     drop(shared);
     // What is learnt is written before others may take the jobs. The settler would wait for a lost database for

@@ -16,6 +16,7 @@ pub(super) static RULES: &[Rule] = &[
             "too many connections",
             "too many concurrent",
             "connection limit",
+            "maximum number of concurrent",
             "too many sessions",
         ],
         ..rule(0, Class::TooManyConnections)
@@ -27,6 +28,21 @@ pub(super) static RULES: &[Rule] = &[
     Rule {
         words: &["too many recipients"],
         ..rule(0, Class::TooManyRecipients)
+    },
+    Rule {
+        words: &["synchronization error"],
+        ..rule(0, Class::ProtocolError)
+    },
+    // Ahead of 5.7.9, which one large provider uses for its own policy.
+    Rule {
+        at: At::AfterMail,
+        words: &["not accepted for policy reasons", "delivery restriction check failed"],
+        ..rule(5, Class::PolicyOther)
+    },
+    // Our own quota with a relay for hire: it comes back.
+    Rule {
+        words: &["sending limit", "sending quota", "daily message quota"],
+        ..rule(0, Class::RateLimited)
     },
     // Our own set-up towards this relay.
     Rule {
@@ -72,6 +88,8 @@ pub(super) static RULES: &[Rule] = &[
             "relaying prohibited",
             "we do not relay",
             "no relaying",
+            "relaying disallowed",
+            "allowed rcpthosts",
         ],
         ..rule(5, Class::RelayDenied)
     },
@@ -80,7 +98,14 @@ pub(super) static RULES: &[Rule] = &[
         ..rule(0, Class::MissingPtr)
     },
     Rule {
-        words: &["reverse dns", "reverse hostname", "ptr record", "no ptr", "rdns"],
+        words: &[
+            "reverse dns",
+            "reverse hostname",
+            "ptr record",
+            "ptr resource",
+            "no ptr",
+            "rdns",
+        ],
         ..rule(0, Class::MissingPtr)
     },
     // The sender, also when a relay only says so at RCPT.
@@ -95,6 +120,9 @@ pub(super) static RULES: &[Rule] = &[
             "sender denied",
             "sender verify failed",
             "invalid sender",
+            "permissions to send as this sender",
+            "email address is not verified",
+            "verified sender identity",
         ],
         ..rule(0, Class::SenderRejected)
     },
@@ -140,6 +168,10 @@ pub(super) static RULES: &[Rule] = &[
     },
     // Reputation and content.
     Rule {
+        enhanced: Codes::Of(&[(7, 28), (7, 511)]),
+        ..rule(5, Class::ReputationBlock)
+    },
+    Rule {
         words: &[
             "spamhaus",
             "blocklist",
@@ -156,6 +188,8 @@ pub(super) static RULES: &[Rule] = &[
             "blocked using",
             "is listed",
             "banned sending ip",
+            "traffic not accepted from this ip",
+            "ipcheck.proofpoint",
         ],
         ..rule(0, Class::ReputationBlock)
     },
@@ -167,6 +201,8 @@ pub(super) static RULES: &[Rule] = &[
             "phish",
             "unsolicited",
             "content rejected",
+            "content denied",
+            "potential security issue",
             "message content",
         ],
         ..rule(0, Class::SpamContent)
@@ -202,20 +238,15 @@ pub(super) static RULES: &[Rule] = &[
         ],
         ..rule(5, Class::MessageTooLarge)
     },
-    // RFC 5321 4.5.3.1.10: a bare 552 to RCPT is an old way to say 452.
-    Rule {
-        at: At::Only(Stage::Rcpt),
-        codes: &[552],
-        enhanced: Codes::Missing,
-        ..rule(5, Class::TooManyRecipients)
-    },
-    Rule {
-        codes: &[552],
-        ..rule(5, Class::MessageTooLarge)
-    },
     Rule {
         enhanced: Codes::Of(&[(2, 1), (7, 13)]),
         ..rule(5, Class::InactiveMailbox)
+    },
+    // Ahead of 5.1.10, which is a null MX (RFC 7505) to all but one.
+    Rule {
+        at: At::AfterMail,
+        words: &["recipientnotfound"],
+        ..rule(5, Class::InvalidRecipient)
     },
     // "No such", first of domains: "domain does not exist" holds the words of the other.
     Rule {
@@ -240,7 +271,6 @@ pub(super) static RULES: &[Rule] = &[
             "null mx",
             "nullmx",
             "host or domain name not found",
-            "unrouteable address",
         ],
         ..rule(5, Class::BadDomain)
     },
@@ -291,10 +321,23 @@ pub(super) static RULES: &[Rule] = &[
             "unknown mailbox",
             "not a known user",
             "recipient unknown",
+            "unrouteable address",
+            "doesn't have a",
         ],
         ..rule(5, Class::InvalidRecipient)
     },
     // Everything else by what the codes say.
+    // RFC 5321 4.5.3.1.10: a bare 552 to RCPT is an old way to say 452.
+    Rule {
+        at: At::Only(Stage::Rcpt),
+        codes: &[552],
+        enhanced: Codes::Missing,
+        ..rule(5, Class::TooManyRecipients)
+    },
+    Rule {
+        codes: &[552],
+        ..rule(5, Class::MessageTooLarge)
+    },
     Rule {
         enhanced: Codes::Range(6, 0, 999),
         ..rule(0, Class::ContentEncoding)
@@ -304,7 +347,8 @@ pub(super) static RULES: &[Rule] = &[
         ..rule(5, Class::ProtocolError)
     },
     Rule {
-        enhanced: Codes::Range(5, 0, 999),
+        // Not 5.5.0: it stands beside refusals of every kind.
+        enhanced: Codes::Range(5, 1, 999),
         ..rule(0, Class::ProtocolError)
     },
     Rule {
@@ -326,6 +370,10 @@ pub(super) static RULES: &[Rule] = &[
     Rule {
         enhanced: Codes::Range(3, 0, 999),
         ..rule(0, Class::SystemError)
+    },
+    Rule {
+        enhanced: Codes::Of(&[(4, 1), (4, 2)]),
+        ..rule(4, Class::Network)
     },
     Rule {
         enhanced: Codes::Range(4, 0, 999),

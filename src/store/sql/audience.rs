@@ -243,6 +243,11 @@ impl Audience for SqlStore {
                 .bind(normalised)
                 .fetch_optional(&mut *tx)
                 .await?;
+        // What was counted before is forgiven, or the next full mailbox would bring it back.
+        sqlx::query("-- forgive_bounces\n DELETE FROM bounces WHERE address = $1")
+            .bind(normalised)
+            .execute(&mut *tx)
+            .await?;
         // Lifting a bounce must not subscribe somebody who unsubscribed after it.
         if reason.as_deref() == Some(SuppressionReason::Unsubscribed.as_str()) {
             sqlx::query(

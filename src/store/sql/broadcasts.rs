@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::safety::canary;
 use super::{Connection, Db, from_json, json_texts, parsed};
 use crate::domain::broadcast::{Broadcast, BroadcastStatus, OnUncertain, Priority};
 use crate::domain::counts::{Counts, Received};
@@ -15,6 +16,11 @@ pub(super) struct BroadcastRow {
     status: String,
     paused: i64,
     reason: Option<String>,
+    pause: Option<String>,
+    paused_at: Option<i64>,
+    safety: String,
+    canary: Option<String>,
+    canary_size: Option<i64>,
     subject: String,
     from_email: String,
     audience: String,
@@ -111,6 +117,12 @@ fn row_to_broadcast(by_id: &mut HashMap<String, CountsRow>, row: BroadcastRow) -
             status
         },
         reason: row.reason,
+        pause: match (row.pause, row.paused_at) {
+            (Some(pause), Some(at)) => Some((from_json("broadcasts.pause", &pause)?, Timestamp(at))),
+            _ => None,
+        },
+        safety: from_json("broadcasts.safety", &row.safety)?,
+        canary: canary(row.canary.as_deref())?.map(|state| (state, row.canary_size)),
         subject: row.subject,
         from_email: row.from_email,
         audience: from_json("broadcasts.audience", &row.audience)?,

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use serde::Serialize;
 
+use super::learnt::write_learnt;
 use super::{Connection, SqlStore, from_json, json_texts, parsed, retrying, to_json};
 use crate::domain::broadcast::{Brief, OnUncertain};
 use crate::domain::chunk::Chunk;
@@ -242,6 +243,7 @@ impl SqlStore {
         if !tries.is_empty() {
             write_attempts(&mut tx, &to_json(&tries)).await?;
         }
+        write_learnt(&mut tx, &held().collect::<Vec<_>>(), now).await?;
         let missing: Vec<&Progress> = batch.iter().filter(|p| !acked.contains_key(&p.lease)).collect();
         let repeated = if missing.is_empty() {
             HashMap::new()

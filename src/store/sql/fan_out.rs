@@ -247,16 +247,18 @@ async fn insert_deliver_job(
     now: Timestamp,
 ) -> Result<i64> {
     let run_at = standing.send_at.unwrap_or(now.0).max(now.0);
+    // Read under the broadcast's lock: the gate opens before this chunk or after it, and then takes it along.
+    let is_gated = !step.is_canary && matches!(standing.canary.as_deref(), Some("running" | "held"));
     let state = match standing.status.as_str() {
         "canceled" => "canceled",
-        _ if standing.paused != 0 => "held",
+        _ if standing.paused != 0 || is_gated => "held",
         _ if run_at > now.0 => "waiting",
         _ => "ready",
     };
     let id = sqlx::query_scalar(
         "-- insert_deliver_job
-        INSERT INTO jobs (broadcast_id, kind, seq, priority, state, run_at, size, suppressed, created_at)
-        VALUES ($1, 'deliver', $2, $3, $4, $5, $6, $7, $8) RETURNING id",
+        INSERT INTO jobs (broadcast_id, kind, seq, priority, state, run_at, size, suppressed, created_at, gated)
+        VALUES ($1, 'deliver', $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
     )
     .bind(&standing.id)
     .bind(step.seq)
@@ -266,6 +268,7 @@ async fn insert_deliver_job(
     .bind(step.chunk.recipients.len() as i64)
     .bind(step.suppressed.len() as i64)
     .bind(now.0)
+    .bind(i64::from(is_gated))
     .fetch_one(&mut *tx)
     .await?;
     if state == "canceled" {

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::{Connection, SqlStore, to_json};
 use crate::domain::broadcast::{Audience, NewBroadcast};
 use crate::domain::id::BroadcastId;
+use crate::domain::safety::CanaryState;
 use crate::domain::time::Timestamp;
 use crate::store::Result;
 use crate::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
@@ -138,9 +139,9 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     sqlx::query(
         "-- insert_broadcast
         INSERT INTO broadcasts (id, status, subject, from_email, audience, template_id, campaign_id, campaign_run,
-            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at,
-            relay)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+            send_at, expires_at, on_uncertain, priority, tags, metadata, received, rejected, duplicates, created_at, safety,
+            canary, relay)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
     )
     .bind(new.id.as_str())
     .bind(status)
@@ -160,6 +161,8 @@ pub(super) async fn insert_broadcast(tx: &mut Connection, new: &NewBroadcast, no
     .bind(new.rejected)
     .bind(new.duplicates)
     .bind(now.0)
+    .bind(to_json(&new.safety))
+    .bind(new.safety.canary.map(|_| CanaryState::Running.as_str()))
     .bind(new.relay.as_deref())
     .execute(&mut *tx)
     .await?;

@@ -11,11 +11,13 @@ mod chunks;
 mod delivery;
 mod fan_out;
 mod intake;
+mod learnt;
 mod library;
 mod queue;
 mod relays;
 mod reports;
 mod retention;
+mod safety;
 mod workers;
 
 use serde::Serialize;

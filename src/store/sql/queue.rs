@@ -3,10 +3,12 @@
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{CLAIM, Connection, SqlStore, from_json, json_texts, parsed, retrying};
+use super::safety::{open_gate, reckon_anew};
+use super::{CLAIM, Connection, SqlStore, from_json, json_texts, parsed, retrying, to_json};
 use crate::domain::address::SortKey;
 use crate::domain::id::BroadcastId;
 use crate::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
+use crate::domain::safety::{CanaryState, Pause};
 use crate::domain::time::Timestamp;
 use crate::store::queue::{Queue, Wish};
 use crate::store::{Result, StoreError};
@@ -160,6 +162,10 @@ pub(super) struct Standing {
     pub status: String,
     pub paused: i64,
     pub send_at: Option<i64>,
+    pub expires_at: Option<i64>,
+    pub canary: Option<String>,
+    pub seen: String,
+    pub pause: Option<String>,
 }
 
 /// Locks a broadcast's row until the transaction ends, by an update that changes nothing: the one way to do
@@ -168,12 +174,25 @@ pub(super) async fn lock_broadcast_of(tx: &mut Connection, job_id: i64) -> Resul
     let row = sqlx::query_as(
         "-- lock_broadcast_of
         UPDATE broadcasts SET jobs_left = jobs_left WHERE id = (SELECT broadcast_id FROM jobs WHERE id = $1)
-        RETURNING id, status, paused, send_at",
+        RETURNING id, status, paused, send_at, expires_at, canary, seen, pause",
     )
     .bind(job_id)
     .fetch_optional(tx)
     .await?;
     row.ok_or(StoreError::LeaseLost)
+}
+
+/// As [`lock_broadcast_of`], by the broadcast's own id. `None` when there is none.
+pub(super) async fn lock_broadcast(tx: &mut Connection, id: &BroadcastId) -> Result<Option<Standing>> {
+    let row = sqlx::query_as(
+        "-- lock_broadcast
+        UPDATE broadcasts SET jobs_left = jobs_left WHERE id = $1
+        RETURNING id, status, paused, send_at, expires_at, canary, seen, pause",
+    )
+    .bind(id.as_str())
+    .fetch_optional(tx)
+    .await?;
+    Ok(row)
 }
 
 /// Counts a job as over; the last one ends the broadcast. `completed` follows from the jobs, never from a
@@ -183,7 +202,8 @@ pub(super) async fn count_down(tx: &mut Connection, broadcast: &str, jobs: i64, 
         "-- count_down
         UPDATE broadcasts SET jobs_left = jobs_left - $2,
                status = CASE WHEN jobs_left = $2 AND status <> 'canceled' AND status <> 'failed' THEN 'completed' ELSE status END,
-               finished_at = CASE WHEN jobs_left = $2 THEN $3 ELSE finished_at END
+               finished_at = CASE WHEN jobs_left = $2 THEN $3 ELSE finished_at END,
+               canary = CASE WHEN jobs_left = $2 AND canary = 'running' THEN 'over' ELSE canary END
          WHERE id = $1",
     )
     .bind(broadcast)
@@ -280,13 +300,7 @@ impl SqlStore {
 
     async fn try_control(&self, id: &BroadcastId, wish: &Wish, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
-        let standing: Option<Standing> = sqlx::query_as(
-            "-- lock_broadcast
-            UPDATE broadcasts SET jobs_left = jobs_left WHERE id = $1 RETURNING id, status, paused, send_at",
-        )
-        .bind(id.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
+        let standing = lock_broadcast(&mut tx, id).await?;
         let standing = standing.ok_or_else(|| StoreError::Conflict(format!("there is no broadcast {id}")))?;
         if *wish == Wish::Cancel && standing.status == "canceled" {
             return Ok(());
@@ -295,20 +309,32 @@ impl SqlStore {
             return Err(StoreError::Conflict(format!("the broadcast is {}", standing.status)));
         }
         match wish {
-            Wish::Pause { reason } => pause(&mut tx, id, reason).await?,
-            Wish::Resume => resume(&mut tx, id, now).await?,
+            Wish::Pause { reason } => pause(&mut tx, id, reason, &Pause::by_operator(), now).await?,
+            Wish::Resume => resume(&mut tx, &standing, now).await?,
             Wish::Cancel => cancel(&mut tx, id, now).await?,
         }
         self.commit_and_wake(tx).await
     }
 }
 
-async fn pause(tx: &mut Connection, id: &BroadcastId, reason: &str) -> Result<()> {
-    sqlx::query("-- pause_broadcast\n UPDATE broadcasts SET paused = 1, reason = $2 WHERE id = $1 AND paused = 0")
-        .bind(id.as_str())
-        .bind(reason)
-        .execute(&mut *tx)
-        .await?;
+/// The first pause stands, with its reason.
+pub(super) async fn pause(
+    tx: &mut Connection,
+    id: &BroadcastId,
+    reason: &str,
+    pause: &Pause,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "-- pause_broadcast
+        UPDATE broadcasts SET paused = 1, reason = $2, pause = $3, paused_at = $4 WHERE id = $1 AND paused = 0",
+    )
+    .bind(id.as_str())
+    .bind(reason)
+    .bind(to_json(pause))
+    .bind(now.0)
+    .execute(&mut *tx)
+    .await?;
     sqlx::query(
         "-- pause_jobs
         UPDATE jobs SET state = CASE WHEN state = 'running' THEN state ELSE 'held' END,
@@ -321,28 +347,42 @@ async fn pause(tx: &mut Connection, id: &BroadcastId, reason: &str) -> Result<()
     Ok(())
 }
 
-/// A job that waits for its time keeps it; a running one whose owner has not yet seen the pause goes on.
-async fn resume(tx: &mut Connection, id: &BroadcastId, now: Timestamp) -> Result<()> {
+/// A job that waits for its time keeps it; a running one whose owner has not yet seen the pause goes on. Whoever resumes has
+/// seen what failed: it is not held against the broadcast again. A canary that was held lets the rest go; one that was paused
+/// by somebody goes on, and the rest waits behind it.
+async fn resume(tx: &mut Connection, standing: &Standing, now: Timestamp) -> Result<()> {
+    if standing.paused != 0 {
+        let pause: Option<Pause> = standing
+            .pause
+            .as_deref()
+            .map(|p| from_json("broadcasts.pause", p))
+            .transpose()?;
+        reckon_anew(tx, standing, pause.as_ref()).await?;
+        if standing.canary.as_deref() == Some(CanaryState::Held.as_str()) {
+            open_gate(tx, &standing.id, CanaryState::Released, now).await?;
+        }
+    }
     // Its time may have come while it stood still, when nothing waited that could have started it.
     sqlx::query(
         "-- resume_broadcast
-        UPDATE broadcasts SET paused = 0, reason = NULL,
+        UPDATE broadcasts SET paused = 0, reason = NULL, pause = NULL, paused_at = NULL,
+               canary_tried_at = CASE WHEN paused = 0 THEN canary_tried_at END,
                status = CASE WHEN status <> 'scheduled' OR send_at > $2 THEN status
                              WHEN chunked > 0 THEN 'sending' ELSE 'accepted' END,
                started_at = CASE WHEN status = 'scheduled' AND send_at <= $2 THEN $2 ELSE started_at END
          WHERE id = $1",
     )
-    .bind(id.as_str())
+    .bind(&standing.id)
     .bind(now.0)
     .execute(&mut *tx)
     .await?;
     sqlx::query(
         "-- resume_jobs
         UPDATE jobs SET stop = NULL,
-               state = CASE WHEN state <> 'held' THEN state WHEN run_at > $2 THEN 'waiting' ELSE 'ready' END
+               state = CASE WHEN state <> 'held' OR gated = 1 THEN state WHEN run_at > $2 THEN 'waiting' ELSE 'ready' END
          WHERE broadcast_id = $1 AND state IN ('held', 'ready', 'running')",
     )
-    .bind(id.as_str())
+    .bind(&standing.id)
     .bind(now.0)
     .execute(&mut *tx)
     .await?;
@@ -354,7 +394,7 @@ async fn resume(tx: &mut Connection, id: &BroadcastId, now: Timestamp) -> Result
 /// died with messages on the wire, which are in doubt and must not be shown as canceled.
 async fn cancel(tx: &mut Connection, id: &BroadcastId, now: Timestamp) -> Result<()> {
     sqlx::query(
-        "-- cancel_broadcast\n UPDATE broadcasts SET status = 'canceled', paused = 0, reason = NULL WHERE id = $1",
+        "-- cancel_broadcast\n UPDATE broadcasts SET status = 'canceled', paused = 0, reason = NULL, pause = NULL, paused_at = NULL WHERE id = $1",
     )
     .bind(id.as_str())
     .execute(&mut *tx)

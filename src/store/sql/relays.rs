@@ -86,6 +86,16 @@ impl Relays for SqlStore {
         Ok(done.rows_affected() > 0)
     }
 
+    async fn broadcasts_bound_to(&self, name: &str) -> Result<i64> {
+        Ok(sqlx::query_scalar(
+            "-- broadcasts_bound_to
+            SELECT COUNT(*) AS n FROM broadcasts WHERE relay = $1 AND status NOT IN ('completed', 'canceled', 'failed')",
+        )
+        .bind(name)
+        .fetch_one(&self.reader)
+        .await?)
+    }
+
     async fn delete_relay(&self, name: &str, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(

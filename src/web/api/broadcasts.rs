@@ -31,7 +31,7 @@ pub struct Paging {
 
 /// All broadcasts, newest first
 ///
-/// The rate and the number of possible duplicates stand only with a single broadcast; here they are `null`.
+/// The rate, the failures and the number of possible duplicates stand only with a single broadcast; here they are `null`.
 #[utoipa::path(get, path = "/v1/broadcasts", tag = "broadcasts", operation_id = "list_broadcasts", params(Paging),
     responses((status = 200, body = Page<BroadcastView>)))]
 pub async fn list(
@@ -42,7 +42,7 @@ pub async fn list(
         .store()
         .broadcasts(cursor(paging.after.as_deref())?, page_rows(paging.limit)?)
         .await?;
-    Ok(Json(Page::of(slice, |b| BroadcastView::new(b, None))))
+    Ok(Json(Page::of(slice, |b| BroadcastView::new(b, None, None))))
 }
 
 /// One broadcast with its counts
@@ -80,7 +80,11 @@ pub async fn show(
 /// A broadcast as it is shown, with its present rate.
 pub async fn view(state: &ApiState, broadcast: Broadcast) -> Result<BroadcastView, Problem> {
     let rate = state.store().rate(&broadcast.id, state.now()).await?;
-    Ok(BroadcastView::new(broadcast, Some(rate)))
+    let failures = match broadcast.counts.failed {
+        0 => Vec::new(),
+        _ => state.store().failures(&broadcast.id).await?,
+    };
+    Ok(BroadcastView::new(broadcast, Some(rate), Some(failures)))
 }
 
 fn etag(body: &[u8]) -> String {

@@ -14,8 +14,11 @@ use super::templates::check_title;
 use crate::domain::broadcast::{Audience, OnUncertain, Priority};
 use crate::domain::campaign::{Campaign, CampaignStatus, Draft, Schedule};
 use crate::domain::id::{BroadcastId, CampaignId, ListId, TemplateId};
+use crate::domain::safety::Safety;
 use crate::domain::time::Timestamp;
-use crate::pipeline::accept::{FieldProblem, check_draft, check_tags, read_mailbox, start_run_now};
+use crate::pipeline::accept::{
+    FieldProblem, check_draft, check_tags, read_auto_pause, read_canary, read_mailbox, start_run_now,
+};
 use crate::store::library::NewCampaign;
 use crate::web::error::{Problem, ProblemDocument};
 use crate::web::extract::{Id, Json as Body};
@@ -50,6 +53,11 @@ pub struct CampaignRequest {
     expires_after_secs: Option<i64>,
     #[serde(default)]
     tags: Vec<String>,
+    #[schema(value_type = Option<super::intake::CanaryRequest>)]
+    canary: Option<Value>,
+    /// As in a broadcast: `false`, or `{"above_percent": 1 to 100}`.
+    #[schema(value_type = Option<Object>)]
+    auto_pause: Option<Value>,
 }
 
 /// When a campaign runs: `{"kind": "once", "at": …}` or `{"kind": "recurring", "cron": "0 9 * * MON", "time_zone":
@@ -88,6 +96,7 @@ pub struct CampaignView {
     relay: Option<String>,
     expires_after_secs: Option<i64>,
     tags: Vec<String>,
+    canary: Option<super::safety::CanaryRuleView>,
     #[schema(value_type = Option<String>, format = DateTime)]
     next_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -113,6 +122,7 @@ impl From<Campaign> for CampaignView {
             priority: word(&c.draft.priority),
             relay: c.draft.relay,
             expires_after_secs: c.draft.expires_after_secs,
+            canary: c.draft.safety.canary.map(Into::into),
             tags: c.draft.tags,
             next_at: c.next_at,
             last_at: c.last_at,
@@ -173,6 +183,13 @@ fn to_draft(request: CampaignRequest) -> Result<Draft, Problem> {
         return Err(wrong("#/expires_after_secs".into(), "invalid_value", detail));
     }
     check_tags(&request.tags).map_err(Problem::field)?;
+    let is_given = |v: &Value| !v.is_null();
+    let canary = request.canary.filter(is_given).map(|v| read_canary(&v)).transpose();
+    let auto_pause = request
+        .auto_pause
+        .filter(is_given)
+        .map(|v| read_auto_pause(&v))
+        .transpose();
     Ok(Draft {
         from: read_mailbox("from", &request.from).map_err(Problem::field)?,
         reply_to: reply_to
@@ -189,6 +206,10 @@ fn to_draft(request: CampaignRequest) -> Result<Draft, Problem> {
         relay: request.relay.filter(|name| !name.is_empty()),
         expires_after_secs: request.expires_after_secs,
         tags: request.tags,
+        safety: Safety {
+            canary: canary.map_err(Problem::field)?,
+            auto_pause: auto_pause.map_err(Problem::field)?.flatten(),
+        },
     })
 }
 

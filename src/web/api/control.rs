@@ -1,8 +1,8 @@
-//! Pause, resume, cancel. Each may be asked twice; what is over answers 409 with its status.
+//! Pause, resume, cancel, retry. Each may be asked twice; what is over answers 409 with its status.
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ApiState;
@@ -10,7 +10,9 @@ use super::broadcasts::view;
 use super::shapes::BroadcastView;
 use crate::domain::id::BroadcastId;
 use crate::domain::message::clip;
-use crate::pipeline::control::control;
+use crate::domain::reason;
+use crate::pipeline::accept::FieldProblem;
+use crate::pipeline::control;
 use crate::store::queue::Wish;
 use crate::web::error::{Problem, ProblemDocument};
 use crate::web::extract::{Id, Json as Body};
@@ -59,6 +61,49 @@ pub async fn resume(State(state): State<ApiState>, Id(id): Id<BroadcastId>) -> R
     wish(&state, &id, &Wish::Resume).await
 }
 
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// Reason classes, as in `failures`. By default those that may pass another time: what is the broadcast's or the relay's
+    /// fault, or a policy.
+    classes: Option<Vec<String>>,
+}
+
+/// What a retry put back.
+#[derive(Serialize, ToSchema)]
+pub struct RetriedView {
+    /// Messages that were `failed` and are `deferred` now, due at once.
+    retried: i64,
+    broadcast: BroadcastView,
+}
+
+/// Try failed messages again
+///
+/// For the time after what was wrong has been put right. Messages of a chunk that is being worked on at this moment are left
+/// out; ask again, or pause the broadcast before. A completed broadcast goes on.
+#[utoipa::path(post, path = "/v1/broadcasts/{id}/retry", tag = "broadcasts", operation_id = "retry_broadcast",
+    params(("id" = String, Path)), request_body = Option<RetryRequest>,
+    responses((status = 200, body = RetriedView), (status = 404, body = ProblemDocument),
+        (status = 409, body = ProblemDocument), (status = 422, body = ProblemDocument)))]
+pub async fn retry(
+    State(state): State<ApiState>,
+    Id(id): Id<BroadcastId>,
+    body: Option<Body<RetryRequest>>,
+) -> Result<Json<RetriedView>, Problem> {
+    let classes = body.and_then(|Body(b)| b.classes);
+    for (i, class) in classes.iter().flatten().enumerate() {
+        if reason::find(class).is_none() {
+            let detail = format!("there is no reason class '{}'; docs/classes.md lists them", class.escape_debug());
+            return Err(Problem::field(FieldProblem::new(format!("#/classes/{i}"), "invalid_value", detail)));
+        }
+    }
+    let (retried, broadcast) = control::retry(state.store(), &id, classes, state.now()).await?;
+    Ok(Json(RetriedView {
+        retried,
+        broadcast: view(&state, broadcast).await?,
+    }))
+}
+
 /// Cancel a broadcast
 ///
 /// What is on the wire is finished; everything not yet sent becomes `canceled`.
@@ -71,6 +116,6 @@ pub async fn cancel(State(state): State<ApiState>, Id(id): Id<BroadcastId>) -> R
 }
 
 async fn wish(state: &ApiState, id: &BroadcastId, wish: &Wish) -> Result<Json<BroadcastView>, Problem> {
-    let broadcast = control(state.store(), id, wish, state.now()).await?;
+    let broadcast = control::control(state.store(), id, wish, state.now()).await?;
     Ok(Json(view(state, broadcast).await?))
 }

@@ -233,11 +233,29 @@ pub struct BroadcastRequest {
     on_uncertain: Option<String>,
     /// `high`, `normal` (default) or `bulk`.
     priority: Option<String>,
+    /// The first few go alone; the rest follows unless too many of them fail.
+    canary: Option<CanaryRequest>,
+    /// When the broadcast pauses by itself: `false` is never, `{"above_percent": 1 to 100}` is another share of failed
+    /// messages than the configured one.
+    #[schema(value_type = Option<Object>)]
+    auto_pause: Option<Value>,
     /// The name of the only relay it may go through. Without it: any.
     relay: Option<String>,
     /// `strict` (default): one wrong recipient refuses the request. `permissive`: the others get their mail.
     validation: Option<String>,
     dry_run: Option<bool>,
+}
+
+/// How many go first: exactly one of `first` and `percent`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what the pipeline reads field by field")]
+pub struct CanaryRequest {
+    /// 1 to 100,000 recipients.
+    first: Option<i64>,
+    /// 1 to 99 per cent of the audience.
+    percent: Option<i64>,
+    /// 0 to 100; 5 by default. When more of them fail, the rest is held until somebody resumes the broadcast.
+    hold_above_percent: Option<i64>,
 }
 
 /// A mailbox; the string `Anna <anna@example.org>` is taken too.

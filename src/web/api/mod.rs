@@ -12,6 +12,8 @@ mod intake;
 mod keys;
 mod machines;
 mod messages;
+mod relays;
+mod safety;
 mod shapes;
 mod suppressions;
 mod templates;
@@ -49,6 +51,7 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(control::pause),
         routes!(control::resume),
         routes!(control::cancel),
+        routes!(control::retry),
         routes!(campaigns::create),
         routes!(campaigns::pause),
         routes!(campaigns::resume),
@@ -88,7 +91,19 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(campaigns::remove),
         routes!(machines::release),
     ];
-    let admin = [routes!(keys::create), routes!(keys::list), routes!(keys::revoke)];
+    let admin = [
+        routes!(keys::create),
+        routes!(keys::list),
+        routes!(keys::revoke),
+        routes!(relays::list),
+        routes!(relays::show),
+        routes!(relays::create),
+        routes!(relays::put),
+        routes!(relays::remove),
+        routes!(relays::pause),
+        routes!(relays::resume),
+        routes!(relays::test),
+    ];
     open.merge(guarded(keys, Scope::Send, send))
         .merge(guarded(keys, Scope::Read, read))
         .merge(guarded(keys, Scope::Manage, manage))

@@ -3,10 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::safety::{CanaryView, FailureView, PausedView};
 use crate::domain::broadcast::{Audience, Broadcast};
 use crate::domain::counts::Counts;
 use crate::domain::time::Timestamp;
 use crate::store::reports::{AttemptView, MessageView, Rate, Slice};
+use crate::store::safety::Failures;
 
 /// A page of a list. `next` is the value of `after` for the page behind it.
 #[derive(Serialize, ToSchema)]
@@ -119,6 +121,10 @@ pub struct BroadcastView {
     pub status: &'static str,
     /// Why it is paused or failed.
     pub reason: Option<String>,
+    /// Why it stands still; `null` while it does not.
+    pub paused: Option<PausedView>,
+    /// `null` without one.
+    pub canary: Option<CanaryView>,
     pub subject: String,
     /// The address it is from.
     pub from: String,
@@ -132,6 +138,8 @@ pub struct BroadcastView {
     pub counts: CountsView,
     /// Messages flagged because a copy may have been accepted by a relay before.
     pub possible_duplicates: Option<i64>,
+    /// Failed messages by reason, the commonest first.
+    pub failures: Option<Vec<FailureView>>,
     /// Messages settled per second at present.
     pub rate_per_sec: Option<f64>,
     /// Seconds until the end at the present rate; `null` while nothing moves.
@@ -160,7 +168,7 @@ pub struct BroadcastView {
 }
 
 impl BroadcastView {
-    pub fn new(b: Broadcast, rate: Option<Rate>) -> Self {
+    pub fn new(b: Broadcast, rate: Option<Rate>, failures: Option<Vec<Failures>>) -> Self {
         let open = b.counts.queued + b.counts.deferred;
         let per_sec = rate.map(|r| r.per_sec);
         let moving = per_sec.filter(|r| *r > 0.0 && !b.status.is_final());
@@ -169,6 +177,8 @@ impl BroadcastView {
             links: BroadcastLinks::of(b.id.as_str()),
             id: b.id.to_string(),
             status: b.status.as_str(),
+            paused: PausedView::of(&b),
+            canary: CanaryView::of(&b),
             reason: b.reason,
             subject: b.subject,
             from: b.from_email,
@@ -179,6 +189,7 @@ impl BroadcastView {
             rejected: b.received.rejected,
             duplicates: b.received.duplicates,
             counts: b.counts.into(),
+            failures: failures.map(|all| all.into_iter().map(Into::into).collect()),
             possible_duplicates: rate.map(|r| r.possible_duplicates),
             // One decimal: more would change with every look and spoil the ETag of a broadcast that stands still.
             rate_per_sec: per_sec.map(|r| (r * 10.0).round() / 10.0),

@@ -16,9 +16,11 @@ use super::progress::{self, Law, Progress};
 use crate::domain::broadcast::{Broadcast, BroadcastStatus};
 use crate::domain::id::BroadcastId;
 use crate::domain::message::MessageStatus;
-use crate::pipeline::control::{ControlError, control};
+use crate::domain::reason;
+use crate::pipeline::control::{self, ControlError, control};
 use crate::store::queue::Wish;
 use crate::store::reports::{MessageView, Slice};
+use crate::store::safety::Failures;
 use crate::web::WebState;
 use crate::web::api::messages_file;
 use crate::web::session::SignedIn;
@@ -40,6 +42,8 @@ pub(super) struct ErrorGroup {
     /// What a relay said to one of them.
     example: String,
     message_id: String,
+    /// What a person can do about it; only for what has failed.
+    advice: &'static str,
 }
 
 pub(super) struct Tab {
@@ -65,6 +69,8 @@ pub(super) struct BroadcastPage {
     can_pause: bool,
     can_resume: bool,
     can_cancel: bool,
+    /// Whether something has failed that may pass another time.
+    can_retry: bool,
 }
 
 #[derive(Template, WebTemplate)]
@@ -97,6 +103,7 @@ pub async fn show(
     Ok(BroadcastPage {
         chrome: Chrome::new(&signed, Section::Broadcasts).noting(query.text("note")),
         audience: progress::audience(&b.audience),
+        can_retry: can_retry(&b, &groups),
         groups,
         is_sample,
         tabs: tabs(&b, shown),
@@ -150,6 +157,16 @@ pub async fn resume(_: SignedIn, State(state): State<WebState>, Path(id): Path<S
     wish_for(&state, &id, &Wish::Resume, "resumed").await
 }
 
+/// Tries again what failed and may pass now.
+pub async fn retry(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
+    let b = read(&state, &id).await?;
+    let (n, _) = control::retry(&*state.store, &b.id, None, state.clock.now())
+        .await
+        .map_err(refusal)?;
+    let note = if n > 0 { "retried" } else { "none-to-retry" };
+    Ok(Redirect::to(&format!("/broadcasts/{}?note={note}", b.id)))
+}
+
 pub async fn cancel(_: SignedIn, State(state): State<WebState>, Path(id): Path<String>) -> Result<Redirect, UiError> {
     wish_for(&state, &id, &Wish::Cancel, "canceled").await
 }
@@ -176,12 +193,17 @@ async fn wish_for(state: &WebState, id: &str, wish: &Wish, note: &str) -> Result
     let b = read(state, id).await?;
     control(&*state.store, &b.id, wish, state.clock.now())
         .await
-        .map_err(|e| match e {
-            ControlError::NotFound(_) => UiError::NotFound,
-            ControlError::Over(status) => UiError::Refused(format!("This broadcast is {status} and stays so.")),
-            ControlError::Store(e) => e.into(),
-        })?;
+        .map_err(refusal)?;
     Ok(Redirect::to(&format!("/broadcasts/{}?note={note}", b.id)))
+}
+
+fn refusal(error: ControlError) -> UiError {
+    match error {
+        ControlError::NotFound(_) => UiError::NotFound,
+        ControlError::Over(status) => UiError::Refused(format!("This broadcast is {status} and stays so.")),
+        ControlError::TooLate => UiError::Refused("Its time has passed: nothing of it is sent any more.".to_owned()),
+        ControlError::Store(e) => e.into(),
+    }
 }
 
 /// The broadcast that an address names.
@@ -215,11 +237,17 @@ fn tabs(b: &Broadcast, shown: Option<MessageStatus>) -> Vec<Tab> {
     std::iter::once(all).chain(by_status).collect()
 }
 
+fn can_retry(b: &Broadcast, groups: &[ErrorGroup]) -> bool {
+    let is_over = matches!(b.status, BroadcastStatus::Canceled | BroadcastStatus::Failed);
+    let may_pass = |g: &ErrorGroup| g.status == MessageStatus::Failed.as_str() && reason::may_pass_later(&g.class);
+    !is_over && groups.iter().any(may_pass)
+}
+
 /// What went wrong, grouped by reason, the most frequent first; and whether only a part was looked at.
 async fn error_groups(state: &WebState, b: &Broadcast) -> Result<(Vec<ErrorGroup>, bool), UiError> {
     let mut groups: BTreeMap<(&'static str, String, String), ErrorGroup> = BTreeMap::new();
     let mut is_sample = false;
-    for status in [MessageStatus::Failed, MessageStatus::Deferred, MessageStatus::Uncertain] {
+    for status in [MessageStatus::Deferred, MessageStatus::Uncertain] {
         if b.counts.get(status) == 0 {
             continue;
         }
@@ -233,9 +261,30 @@ async fn error_groups(state: &WebState, b: &Broadcast) -> Result<(Vec<ErrorGroup
         }
     }
     let mut groups: Vec<ErrorGroup> = groups.into_values().collect();
+    if b.counts.failed > 0 {
+        groups.extend(state.store.failures(&b.id).await?.into_iter().map(failed_group));
+    }
     groups.sort_by_key(|g| std::cmp::Reverse(g.n));
     groups.truncate(GROUPS_MAX);
     Ok((groups, is_sample))
+}
+
+/// All that failed for one reason.
+fn failed_group(f: Failures) -> ErrorGroup {
+    let code = f.example.code.map(|c| c.to_string());
+    ErrorGroup {
+        status: MessageStatus::Failed.as_str(),
+        advice: reason::find(&f.class).map_or("", |r| r.advice),
+        class: f.class,
+        code: [code, f.example.enhanced]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" "),
+        n: f.n,
+        example: f.example.text,
+        message_id: f.example.message_id,
+    }
 }
 
 fn group_of(m: &MessageView) -> ErrorGroup {
@@ -252,5 +301,6 @@ fn group_of(m: &MessageView) -> ErrorGroup {
         n: 1,
         example: reply.text,
         message_id: m.id.to_string(),
+        advice: "",
     }
 }

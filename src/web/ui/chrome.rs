@@ -115,6 +115,10 @@ fn notice(name: &str) -> Option<&'static str> {
         "already" => "This was accepted before; nothing was sent twice.",
         "paused" => "Paused. What is on the wire now is finished and recorded; nothing more starts.",
         "resumed" => "Resumed.",
+        "retried" => "The failed messages are tried again now.",
+        "none-to-retry" => {
+            "There was nothing to try again: what failed would fail again, or is being worked on at this moment."
+        }
         "canceled" => "Canceled. What was sent stays sent; everything else will not go out.",
         "saved" => "Saved.",
         "created" => "Created.",

@@ -2,6 +2,7 @@
 
 use super::error::UiError;
 use super::form::{Fields, Problems};
+use super::format;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{Audience, OnUncertain, Priority};
 use crate::domain::campaign::Draft;
@@ -10,6 +11,7 @@ use crate::domain::content::Mailbox;
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::{Relay, check_name};
+use crate::domain::safety::{CanaryRule, HOLD_ABOVE_PERCENT, Safety};
 use crate::store::library::Template;
 use crate::web::WebState;
 
@@ -34,6 +36,9 @@ pub struct DraftForm {
     pub reply_to: String,
     pub is_to_lists: bool,
     pub holds_uncertain: bool,
+    /// How many go first: a number or a share such as `5%`; empty is no canary.
+    pub canary: String,
+    pub hold_above: String,
     /// All relays; with one or none there is nothing to choose.
     pub relays: Vec<Relay>,
     pub relay: String,
@@ -71,6 +76,10 @@ impl DraftForm {
             reply_to: typed.text("reply_to").to_owned(),
             is_to_lists: typed.text("audience") == "lists",
             holds_uncertain: typed.text("on_uncertain") == "hold",
+            canary: typed.text("canary").to_owned(),
+            hold_above: typed
+                .filled("hold_above")
+                .map_or_else(|| HOLD_ABOVE_PERCENT.to_string(), ToOwned::to_owned),
             relays: state.store.relays().await?,
             relay: typed.text("relay").to_owned(),
             problems,
@@ -107,6 +116,7 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
         None => Some(None),
     };
     let audience = problems.take("audience", parse_audience(typed));
+    let canary = problems.take("canary", parse_canary(typed));
     let relay = match typed.filled("relay") {
         Some(name) => problems.take("relay", check_name(name).map(|()| Some(name.to_owned())).map_err(sentence)),
         None => Some(None),
@@ -128,7 +138,19 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
         relay: relay?,
         expires_after_secs: None,
         tags: Vec::new(),
+        safety: Safety {
+            canary: canary?,
+            auto_pause: None,
+        },
     })
+}
+
+fn parse_canary(typed: &Fields) -> Result<Option<CanaryRule>, String> {
+    let Some(first) = typed.filled("canary") else {
+        return Ok(None);
+    };
+    let rule = CanaryRule::parse(first, typed.filled("hold_above"))?;
+    Ok(Some(rule))
 }
 
 fn parse_audience(typed: &Fields) -> Result<Audience, String> {
@@ -157,9 +179,7 @@ pub async fn count(state: &WebState, audience: &Audience) -> Result<i64, UiError
 
 /// A reason as a sentence of its own.
 fn sentence(why: String) -> String {
-    let mut chars = why.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
+    format::sentence(&why)
 }
 
 #[cfg(test)]

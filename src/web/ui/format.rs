@@ -34,6 +34,14 @@ pub fn counted(n: &i64, noun: &str) -> String {
     format!("{} {noun}{s}", count(n))
 }
 
+/// A clause as a sentence: with a capital and a full stop.
+#[must_use]
+pub fn sentence(clause: &str) -> String {
+    let mut letters = clause.trim_end_matches('.').chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
 /// A share with one digit behind the point, rounded toward the middle: `0.0 %` and `100.0 %` mean none
 /// and all, anything else lies between.
 #[must_use]

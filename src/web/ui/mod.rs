@@ -94,6 +94,7 @@ fn broadcast_pages() -> Router<WebState> {
         .route("/broadcasts/{id}/find", get(message::find))
         .route("/broadcasts/{id}/pause", post(broadcast::pause))
         .route("/broadcasts/{id}/resume", post(broadcast::resume))
+        .route("/broadcasts/{id}/retry", post(broadcast::retry))
         .route("/broadcasts/{id}/cancel", get(broadcast::confirm_cancel).post(broadcast::cancel))
         .route("/messages/{id}", get(message::show))
         .route("/send", get(send::show).post(send::submit))

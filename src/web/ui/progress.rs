@@ -4,6 +4,7 @@
 use crate::domain::broadcast::{Audience, Broadcast, BroadcastStatus};
 use crate::domain::counts::Counts;
 use crate::domain::message::MessageStatus;
+use crate::domain::safety::{CanaryState, Example, PauseKind};
 use crate::domain::time::Timestamp;
 use crate::store::reports::Rate;
 
@@ -84,11 +85,23 @@ pub struct Tile {
     pub meaning: &'static str,
 }
 
+/// Why a broadcast stopped by itself, and what to do.
+pub struct Banner {
+    pub title: &'static str,
+    pub since: Timestamp,
+    pub advice: &'static str,
+    pub example: Option<Example>,
+    pub code: String,
+    pub has_failed: bool,
+}
+
 /// Everything that is seen of a broadcast on its way.
 pub struct Progress {
     pub id: String,
     pub status: &'static str,
     pub reason: Option<String>,
+    pub pause: Option<Banner>,
+    pub canary: Option<String>,
     pub bar: Vec<Segment>,
     pub tiles: Vec<Tile>,
     pub accepted: i64,
@@ -121,6 +134,8 @@ impl Progress {
             id: b.id.to_string(),
             status: b.status.as_str(),
             reason: b.reason.clone(),
+            pause: banner(b),
+            canary: canary(b),
             bar: bar(&b.counts),
             tiles: ORDER.into_iter().map(|s| tile(s, &b.counts)).collect(),
             accepted: b.received.accepted(),
@@ -153,6 +168,55 @@ impl Progress {
     pub fn is_live(&self) -> bool {
         !self.is_final
     }
+}
+
+/// A pause that nobody asked for needs more than a word.
+fn banner(b: &Broadcast) -> Option<Banner> {
+    let (pause, since) = b.pause.as_ref()?;
+    let title = match pause.kind {
+        PauseKind::Operator => return None,
+        PauseKind::Canary => "The canary did not go well. The rest is held.",
+        PauseKind::Failures => "Paused: too many messages fail.",
+        PauseKind::Refused => "Paused: the rest would be refused as well.",
+    };
+    let example = pause.evidence.as_ref().and_then(|e| e.example.clone());
+    let code = example.as_ref().map(|e| {
+        e.code
+            .map(|c| c.to_string())
+            .into_iter()
+            .chain(e.enhanced.clone())
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    Some(Banner {
+        title,
+        since: *since,
+        advice: pause.advice().unwrap_or_default(),
+        has_failed: b.counts.failed > 0,
+        code: code.unwrap_or_default(),
+        example,
+    })
+}
+
+/// Where the canary is, in a sentence.
+fn canary(b: &Broadcast) -> Option<String> {
+    let ((state, size), rule) = b.canary.zip(b.safety.canary)?;
+    let first = match size {
+        Some(n) => format!("The first {}", format::count(&n)),
+        None => "The first few".to_owned(),
+    };
+    let limit = rule.hold_above_percent;
+    Some(match state {
+        CanaryState::Running => {
+            format!(
+                "{first} go alone. The rest waits for their outcomes, and follows unless more than {limit} % of them fail."
+            )
+        }
+        CanaryState::Passed => format!("{first} went well, so the rest follows."),
+        CanaryState::Released => format!("{first} did not go well; somebody let the rest follow."),
+        // The alarm says it all.
+        CanaryState::Held | CanaryState::Over => return None,
+    })
 }
 
 /// `completed` and `failed` may be short only if the counts are; a canceled fan-out never counted to the end.

@@ -36,6 +36,7 @@ fn concrete(path: &str) -> String {
         _ => "0011223344556677",
     };
     path.replace("{id}", id)
+        .replace("{name}", "nothing")
         .replace("{email}", "nobody@example.org")
         .replace("{code}", "not_found")
 }

@@ -8,6 +8,8 @@ mod intake;
 mod library;
 mod people;
 mod reads;
+mod relays;
+mod safety;
 mod world;
 
 /// Makes one test for each database of every story named: `sqlite::name` and `postgres::name`.

@@ -231,6 +231,7 @@ impl Api {
             newly_flagged: outcome.possible_duplicate,
             relay_id: Some(relay),
             at: now,
+            bounce: None,
             outcome,
         });
         let progress = Progress {

@@ -17,6 +17,7 @@ use hikyaku::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::domain::recipient::Recipient;
 use hikyaku::domain::relay::{Relay, RelaySpec};
+use hikyaku::domain::safety::{Step, Watched};
 use hikyaku::domain::time::Timestamp;
 use hikyaku::domain::worker::{JobView, Worker, WorkerStats};
 use hikyaku::store::access::{Access, ApiKey, User};
@@ -29,6 +30,7 @@ use hikyaku::store::queue::{Queue, Wish};
 use hikyaku::store::relays::Relays;
 use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice};
 use hikyaku::store::retention::Retention;
+use hikyaku::store::safety::{Failures, Retried, Safety};
 use hikyaku::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
 use hikyaku::store::{Result, Store, StoreError};
 use tokio::sync::watch;
@@ -220,6 +222,7 @@ pass_on! { Relays:
     fn put_relay(name: &str, spec: &RelaySpec, now: Timestamp) -> Relay;
     fn relay(name: &str) -> Option<Relay>;
     fn relays() -> Vec<Relay>;
+    fn broadcasts_bound_to(name: &str) -> i64;
     fn pause_relay(name: &str, reason: Option<&str>, now: Timestamp) -> bool;
     fn delete_relay(name: &str, now: Timestamp) -> bool;
 }
@@ -241,6 +244,15 @@ pass_on! { Reports:
 
 pass_on! { Retention:
     fn prune(ended_before: Timestamp, chunks_max: i64) -> u64;
+}
+
+pass_on! { Safety:
+    fn watched(worker: i64) -> Vec<(BroadcastId, Watched)>;
+    fn take_step(id: &BroadcastId, seen: &Watched, step: &Step, now: Timestamp) -> bool;
+    fn canary_left(id: &BroadcastId) -> i64;
+    fn failures(id: &BroadcastId) -> Vec<Failures>;
+    fn retry_failed(id: &BroadcastId, classes: &[String], now: Timestamp) -> Retried;
+    fn forget_bounces(before: Timestamp) -> u64;
 }
 
 pass_on! { Workers:

@@ -63,6 +63,7 @@ async fn campaign(stage: &Stage, at: Timestamp) -> CampaignId {
             relay: None,
             expires_after_secs: None,
             tags: vec![],
+            safety: Default::default(),
         },
         schedule: Schedule::Recurring {
             cron: "0 3 * * *".into(),

@@ -65,6 +65,7 @@ impl Default for Plan {
                     jitter_percent: 20,
                     max_age: Duration::from_secs(3_600),
                 },
+                safety: Default::default(),
             },
             clock: Arc::new(SystemClock),
         }
@@ -330,5 +331,6 @@ pub fn broadcast(id: BroadcastId, received: usize) -> NewBroadcast {
         received: received as i64,
         rejected: 0,
         duplicates: 0,
+        safety: Default::default(),
     }
 }

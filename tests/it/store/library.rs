@@ -5,6 +5,7 @@ use hikyaku::domain::broadcast::{Audience, BroadcastStatus, NewBroadcast, OnUnce
 use hikyaku::domain::campaign::{CampaignStatus, Draft, Schedule};
 use hikyaku::domain::content::{Content, Mailbox};
 use hikyaku::domain::id::{CampaignId, TemplateId};
+use hikyaku::domain::safety::{AutoPause, CanaryRule, CanarySize, Safety};
 use hikyaku::domain::time::Timestamp;
 use hikyaku::store::StoreError;
 use hikyaku::store::library::NewCampaign;
@@ -56,6 +57,13 @@ fn campaign(n: u128, next_at: Option<Timestamp>) -> NewCampaign {
             relay: None,
             expires_after_secs: Some(3_600),
             tags: vec!["weekly".into()],
+            safety: Safety {
+                canary: Some(CanaryRule {
+                    first: CanarySize::Percent(5),
+                    hold_above_percent: 2,
+                }),
+                auto_pause: Some(AutoPause::AbovePercent(20)),
+            },
         },
         schedule: Schedule::Recurring {
             cron: "0 9 * * MON".into(),

@@ -14,6 +14,7 @@ mod queue;
 mod relays;
 mod reports;
 mod retention;
+mod safety;
 mod schema;
 mod statements;
 mod story;

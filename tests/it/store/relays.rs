@@ -1,15 +1,18 @@
 //! Relays as operators keep them: what is said reads back, every change is a new version, and a name outlives its relay.
 
+use hikyaku::domain::broadcast::NewBroadcast;
 use hikyaku::domain::relay::{Limits, RelaySpec};
+use hikyaku::store::queue::Wish;
 
 use super::contract;
-use super::world::{World, at};
+use super::world::{World, at, broadcast, broadcast_id};
 
 contract! {
     a_relay_reads_back_as_it_was_put,
     every_change_of_a_relay_is_a_new_version_and_wakes_the_workers,
     a_name_in_message_rows_is_no_relay_until_something_is_said_about_it,
     a_removed_relay_can_come_back_under_its_id,
+    broadcasts_that_name_a_relay_are_counted_until_they_are_over,
 }
 
 fn limited(per_sec: u32) -> RelaySpec {
@@ -66,4 +69,18 @@ async fn a_removed_relay_can_come_back_under_its_id(w: World) {
     let again = w.put_relay("r", &limited(2), at(5)).await.unwrap();
     assert_eq!((again.id, again.paused), (relay.id, None));
     assert!(again.version > relay.version);
+}
+
+async fn broadcasts_that_name_a_relay_are_counted_until_they_are_over(w: World) {
+    for (n, relay) in [(1, Some("r")), (2, Some("r")), (3, Some("other")), (4, None)] {
+        let new = NewBroadcast {
+            relay: relay.map(str::to_owned),
+            ..broadcast(n, 0)
+        };
+        w.accept(&new, None, at(0)).await.unwrap();
+    }
+    assert_eq!(w.broadcasts_bound_to("r").await.unwrap(), 2);
+    w.control(&broadcast_id(1), &Wish::Cancel, at(1)).await.unwrap();
+    assert_eq!(w.broadcasts_bound_to("r").await.unwrap(), 1);
+    assert_eq!(w.broadcasts_bound_to("nobody").await.unwrap(), 0);
 }

@@ -200,6 +200,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
         received: received as i64,
         rejected: 0,
         duplicates: 0,
+        safety: Default::default(),
     }
 }
 
@@ -245,6 +246,7 @@ pub fn settled(ordinal: u16, before: MessageStatus, after: MessageStatus, tries:
         newly_flagged: false,
         relay_id: None,
         at: now,
+        bounce: None,
     }
 }
 
@@ -353,5 +355,6 @@ pub fn step(seq: i64, recipients: &[Recipient]) -> FanOutStep {
         received: 0,
         duplicates: 0,
         cursor: recipients.last().expect("a chunk is not empty").sort_key(),
+        is_canary: false,
     }
 }

@@ -125,6 +125,7 @@ impl App {
                     jitter_percent: 0,
                     max_age: Duration::from_secs(3_600),
                 },
+                safety: Default::default(),
             },
         };
         let stop = CancellationToken::new();
@@ -217,6 +218,7 @@ impl App {
             let step = FanOutStep {
                 seq: seq as i64,
                 cursor: chunk.last().unwrap().sort_key(),
+                is_canary: false,
                 chunk: Chunk {
                     recipients: chunk.to_vec(),
                 },
@@ -332,6 +334,7 @@ fn new_broadcast(id: &BroadcastId, subject: &str, n: usize) -> NewBroadcast {
         received: n as i64,
         rejected: 0,
         duplicates: 0,
+        safety: Default::default(),
     }
 }
 
@@ -346,6 +349,7 @@ fn settled(i: usize, outcome: Outcome, relay: i64, at: Timestamp) -> Settled {
         newly_flagged: outcome.possible_duplicate,
         relay_id: was_tried.then_some(relay),
         at,
+        bounce: None,
         outcome,
     }
 }

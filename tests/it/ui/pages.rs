@@ -101,6 +101,56 @@ async fn a_recipient_is_found_with_every_attempt() {
 }
 
 #[tokio::test]
+async fn a_pause_that_nobody_asked_for_says_why_and_what_to_do() {
+    use hikyaku::clock::Clock as _;
+    use hikyaku::domain::safety::{Evidence, Pause, PauseKind, Step, Watched};
+    for app in App::both().await {
+        app.sign_in().await;
+        let id = app.broadcast("Autumn letter", 1_100).await;
+        app.deliver(1, |_| outcome(MessageStatus::Failed, "auth_policy", 550, "5.7.26", "unauthenticated <mail>"))
+            .await;
+        let seen = Watched {
+            safety: Default::default(),
+            canary: None,
+            canary_size: 0,
+            canary_tried_at: None,
+            seen: Default::default(),
+            tally: Default::default(),
+        };
+        let pause = Step::Pause(Pause {
+            kind: PauseKind::Refused,
+            evidence: Some(Evidence {
+                class: "auth_policy".into(),
+                failed: 1,
+                outcomes: 1,
+                percent_max: 5,
+                concerns_the_rest: true,
+                example: None,
+            }),
+        });
+        assert!(app.store.take_step(&id, &seen, &pause, app.clock.now()).await.unwrap());
+        let page = app.page(&format!("/broadcasts/{id}")).await;
+        for shown in [
+            "the rest would be refused as well",
+            "1 of the last 1 messages were refused",
+            "unauthenticated &#60;mail&#62;",
+            "What to do:",
+            "SPF, DKIM and DMARC",
+            "I have seen it",
+            "?status=failed#messages",
+            "Try failed ones again",
+        ] {
+            assert!(page.contains(shown), "{shown}: {page}");
+        }
+        let answer = app.post(&format!("/broadcasts/{id}/retry"), &[]).await;
+        assert!(app.page(location(&answer)).await.contains("are tried again now"));
+        let answer = app.post(&format!("/broadcasts/{id}/resume"), &[]).await;
+        let page = app.page(location(&answer)).await;
+        assert!(!page.contains("What to do:") && page.contains("Resumed."), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn pause_resume_and_cancel_are_buttons() {
     for app in App::both().await {
         app.sign_in().await;

@@ -1,0 +1,431 @@
+//! `hikyaku relay`: the relays that mail goes through, kept on the database itself, whether a server runs or not. Running workers
+//! hear of each change within a second. Never shows a password.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use super::exit::{Exit, Failed, Outcome};
+use super::settings::{DatabaseArgs, Overrides, database_url};
+use super::terminal::{Colour, mark, note, say, table};
+use crate::clock::{Clock, SystemClock};
+use crate::domain::address::EmailAddress;
+use crate::domain::relay::{Limits, Relay, RelaySpec};
+use crate::pipeline::probe::{ProbeError, Report, TestMail, Voice, probe};
+use crate::pipeline::relays::{self, RelayError};
+use crate::store::{self, Store};
+
+/// Adds, changes, pauses and tests the relays that mail goes through.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  hikyaku relay put primary --url 'smtp://user:password@mail.example.org:587'
+  hikyaku relay put primary --per-second 20 --per-day 50000
+  hikyaku relay test primary --to me@example.org --from news@example.org
+  hikyaku relay pause primary --reason 'provider is moving'
+
+Changes reach running workers within a second. Several relays share the mail by
+weight, and take over from one that fails.")]
+pub struct RelayCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Lists all relays, without their passwords.
+    List {
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Adds a relay, or changes what is said about one: what is not given stays as it was.
+    #[command(after_long_help = "\
+Examples:
+  hikyaku relay put primary --url 'smtp://user:password@mail.example.org:587'
+  hikyaku relay put primary --weight 3 --per-second 20
+  hikyaku relay put primary --per-day 0
+  read-secret mail-url | hikyaku relay put primary --url -
+  hikyaku relay show primary > primary.json
+  hikyaku relay put primary --spec primary.json
+
+In the URL, *** for the password keeps the stored one. Other users of the
+machine can read a command line: --url - takes the URL from standard input.
+
+Lanes, warm-up and quiet hours stand in the JSON of --spec, which replaces all:
+  {\"url\": \"smtp://user:***@mail.example.org:587\",
+   \"weight\": 1,
+   \"limits\": {\"per_sec\": 20, \"per_hour\": 20000, \"per_day\": 50000},
+   \"lanes\": [{\"lane\": \"google\", \"limits\": {\"per_sec\": 5}, \"connections\": 2}],
+   \"warm_up\": {\"started_at\": \"2026-10-01T00:00:00Z\", \"start_per_day\": 50,
+               \"factor\": 1.5, \"ceiling_per_day\": 50000},
+   \"quiet_hours\": {\"from\": \"22:00\", \"until\": \"07:00\",
+                   \"time_zone\": \"Europe/Berlin\"}}
+
+Exit codes:
+  0    stored
+  1    the database failed
+  2    something given cannot be; nothing was stored")]
+    Put {
+        /// Its name, in letters, digits, dots, colons, dashes and underscores
+        name: String,
+        /// smtp://user:password@host:port?tls=none|starttls|implicit&connections=N; - reads it from standard input
+        #[arg(long, value_name = "URL", conflicts_with = "spec")]
+        url: Option<String>,
+        /// Its share of the messages, 0 to 100; with 0 only where it is named or nothing else works
+        #[arg(long, value_name = "N", conflicts_with = "spec")]
+        weight: Option<u32>,
+        /// Most messages a second, for all workers together; 0 is no limit
+        #[arg(long, value_name = "N", conflicts_with = "spec")]
+        per_second: Option<u32>,
+        /// Most messages an hour; 0 is no limit
+        #[arg(long, value_name = "N", conflicts_with = "spec")]
+        per_hour: Option<u32>,
+        /// Most messages a day; 0 is no limit
+        #[arg(long, value_name = "N", conflicts_with = "spec")]
+        per_day: Option<u32>,
+        /// A file with the whole description as JSON; - reads it from standard input
+        #[arg(long, value_name = "FILE")]
+        spec: Option<String>,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Shows a relay as JSON, as `put --spec` takes it, without its password.
+    Show {
+        /// Its name, as `relay list` shows it
+        name: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Pauses a relay: what is on the wire is finished, the rest takes other relays or waits.
+    Pause {
+        /// Its name
+        name: String,
+        /// Why, for whoever looks at it
+        #[arg(long, default_value = "paused from the command line")]
+        reason: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Lets a paused relay go on.
+    Resume {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Removes a relay; its name stays in what it has sent.
+    Remove {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+    /// Opens a connection from this machine and shows what is said; sends nothing without --to.
+    #[command(after_long_help = "\
+Examples:
+  hikyaku relay test primary
+  hikyaku relay test primary --to me@example.org --from news@example.org
+
+Lines of ours begin with >, the relay's with <. Passwords are masked. It takes
+40 seconds at most.
+
+Exit codes:
+  0    everything that was tried went well
+  1    it did not; the last lines say why and what to do")]
+    Test {
+        /// Its name
+        name: String,
+        /// Where one test message goes
+        #[arg(long, value_name = "ADDRESS", requires = "from")]
+        to: Option<String>,
+        /// The sender of the test message
+        #[arg(long, value_name = "ADDRESS", requires = "to")]
+        from: Option<String>,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// See [`Exit`].
+pub async fn run(args: RelayCommand) -> Outcome {
+    match args.action {
+        Action::List { database } => list(&*open(&database).await?).await,
+        Action::Put {
+            name,
+            url,
+            weight,
+            per_second,
+            per_hour,
+            per_day,
+            spec,
+            database,
+        } => {
+            let change = Change {
+                url: url.map(|url| from_input(&url, "--url")).transpose()?,
+                weight,
+                limits: [per_second, per_hour, per_day],
+                whole: spec.map(|file| read_spec(&file)).transpose()?,
+            };
+            put(&*open(&database).await?, &name, change).await
+        }
+        Action::Show { name, database } => show(&*open(&database).await?, &name).await,
+        Action::Pause { name, reason, database } => pause(&*open(&database).await?, &name, Some(&reason)).await,
+        Action::Resume { name, database } => pause(&*open(&database).await?, &name, None).await,
+        Action::Remove { name, database } => remove(&*open(&database).await?, &name).await,
+        Action::Test {
+            name,
+            to,
+            from,
+            database,
+        } => test(&*open(&database).await?, &name, to.zip(from)).await,
+    }
+}
+
+async fn open(args: &DatabaseArgs) -> Result<Arc<dyn Store>, Failed> {
+    let config = Overrides::default().database(args).load()?;
+    Ok(store::open(&database_url(&config)?).await?)
+}
+
+/// What `put` was told.
+struct Change {
+    url: Option<String>,
+    weight: Option<u32>,
+    /// A second, an hour, a day; 0 is none.
+    limits: [Option<u32>; 3],
+    whole: Option<RelaySpec>,
+}
+
+impl Change {
+    /// What is stored with the change; nothing is stored yet for a new relay.
+    fn applied_to(self, stored: Option<&Relay>) -> Result<RelaySpec, Failed> {
+        if let Some(whole) = self.whole {
+            return Ok(whole);
+        }
+        let mut spec = match (stored, self.url) {
+            (Some(relay), None) => relay.spec.clone(),
+            (Some(relay), Some(url)) => RelaySpec {
+                url,
+                ..relay.spec.clone()
+            },
+            (None, Some(url)) => RelaySpec::of(url),
+            (None, None) => {
+                return Err(Failed::usage("there is no relay of this name yet; give --url, or --spec, to add it"));
+            }
+        };
+        spec.weight = self.weight.unwrap_or(spec.weight);
+        let limit = |given: Option<u32>, stored: Option<u32>| match given {
+            Some(0) => None,
+            given => given.or(stored),
+        };
+        let [per_sec, per_hour, per_day] = self.limits;
+        spec.limits = Limits {
+            per_sec: limit(per_sec, spec.limits.per_sec),
+            per_hour: limit(per_hour, spec.limits.per_hour),
+            per_day: limit(per_day, spec.limits.per_day),
+        };
+        Ok(spec)
+    }
+}
+
+/// A word, or what standard input holds for `-`.
+fn from_input(word: &str, option: &str) -> Result<String, Failed> {
+    if word != "-" {
+        return Ok(word.to_owned());
+    }
+    let mut text = String::new();
+    // A description is a few kilobytes; more is another file.
+    std::io::stdin()
+        .take(64 * 1024)
+        .read_to_string(&mut text)
+        .map_err(|e| Failed::usage(format!("{option} -: standard input cannot be read: {e}")))?;
+    Ok(text.trim().to_owned())
+}
+
+fn read_spec(file: &str) -> Result<RelaySpec, Failed> {
+    let text = match file {
+        "-" => from_input(file, "--spec")?,
+        file => std::fs::read_to_string(file).map_err(|e| Failed::usage(format!("--spec {file}: {e}")))?,
+    };
+    let mut parser = serde_json::Deserializer::from_str(&text);
+    serde_path_to_error::deserialize(&mut parser)
+        .map_err(|e| Failed::usage(format!("--spec {file}: {}: {}", e.path(), e.inner())))
+}
+
+async fn put(store: &dyn Store, name: &str, change: Change) -> Outcome {
+    let stored = store.relay(name).await?;
+    let is_new = stored.is_none();
+    let spec = change.applied_to(stored.as_ref())?;
+    let relay = relays::put(store, name, spec, SystemClock.now())
+        .await
+        .map_err(refused)?;
+    let done = if is_new { "added" } else { "changed" };
+    say(format_args!("Relay {name} is {done}: {}", relays::shown(&relay.spec).url));
+    match relay.paused {
+        Some(reason) => note(format_args!("It is paused ({reason}); `hikyaku relay resume {name}` lets it go on.")),
+        None => note(format_args!("`hikyaku relay test {name}` shows whether it answers.")),
+    }
+    Ok(Exit::Done)
+}
+
+async fn list(store: &dyn Store) -> Outcome {
+    let all = store.relays().await?;
+    if all.is_empty() {
+        say("No relay is stored; `hikyaku relay put NAME --url smtp://…` adds one.");
+        return Ok(Exit::Done);
+    }
+    let rows: Vec<Vec<String>> = all.into_iter().map(row).collect();
+    say(table(&["NAME", "STATE", "WEIGHT", "LIMITS", "URL", "REASON"], &[2], &rows));
+    Ok(Exit::Done)
+}
+
+fn row(relay: Relay) -> Vec<String> {
+    let l = relay.spec.limits;
+    let limits: Vec<String> = [("s", l.per_sec), ("h", l.per_hour), ("d", l.per_day)]
+        .into_iter()
+        .filter_map(|(unit, limit)| limit.map(|n| format!("{n}/{unit}")))
+        .collect();
+    let limits = match limits.is_empty() {
+        true => "none".to_owned(),
+        false => limits.join(" "),
+    };
+    let state = if relay.paused.is_some() { "paused" } else { "active" };
+    vec![
+        relay.name,
+        state.to_owned(),
+        relay.spec.weight.to_string(),
+        limits,
+        relays::shown(&relay.spec).url,
+        relay.paused.unwrap_or_default(),
+    ]
+}
+
+async fn show(store: &dyn Store, name: &str) -> Outcome {
+    let relay = relays::find(store, name).await.map_err(refused)?;
+    let shown = serde_json::to_string_pretty(&relays::shown(&relay.spec)).expect("a description always serialises");
+    say(shown);
+    if let Some(reason) = relay.paused {
+        note(format_args!("It is paused: {reason}"));
+    }
+    Ok(Exit::Done)
+}
+
+async fn pause(store: &dyn Store, name: &str, reason: Option<&str>) -> Outcome {
+    relays::pause(store, name, reason, SystemClock.now())
+        .await
+        .map_err(refused)?;
+    match reason {
+        Some(reason) => say(format_args!("Relay {name} is paused: {reason}")),
+        None => say(format_args!("Relay {name} goes on.")),
+    };
+    Ok(Exit::Done)
+}
+
+async fn remove(store: &dyn Store, name: &str) -> Outcome {
+    relays::remove(store, name, SystemClock.now()).await.map_err(refused)?;
+    say(format_args!("Relay {name} is removed."));
+    Ok(Exit::Done)
+}
+
+async fn test(store: &dyn Store, name: &str, mail: Option<(String, String)>) -> Outcome {
+    let relay = relays::find(store, name).await.map_err(refused)?;
+    let mail = match mail {
+        None => None,
+        Some((to, from)) => Some(TestMail {
+            to: address("--to", &to)?,
+            from: address("--from", &from)?,
+        }),
+    };
+    if let Some(mail) = &mail
+        && store.suppression(&mail.to.normalised()).await?.is_some()
+    {
+        return Err(Failed::usage(format!("--to: {} is suppressed and gets no mail, not even a test", mail.to)));
+    }
+    let report = probe(&relay, mail.as_ref(), SystemClock.now())
+        .await
+        .map_err(|e| match e {
+            ProbeError::Busy => Failed::here(e.to_string()),
+            ProbeError::Unusable(why) => Failed::here(format!("{name}: {why}")),
+        })?;
+    tell(&report);
+    Ok(if report.is_good { Exit::Done } else { Exit::Failed })
+}
+
+fn address(option: &str, text: &str) -> Result<EmailAddress, Failed> {
+    EmailAddress::parse(text).map_err(|why| Failed::usage(format!("{option}: {why}")))
+}
+
+fn tell(report: &Report) {
+    for step in &report.steps {
+        say(format_args!("{}  {} ms", step.stage, step.took.as_millis()));
+        for line in &step.said {
+            let sign = match line.voice {
+                Voice::Us => '>',
+                Voice::Relay => '<',
+                Voice::Note => '*',
+            };
+            say(format_args!("  {sign} {}", line.text));
+        }
+    }
+    let word = match report.is_good {
+        true => mark("ok", Colour::Green),
+        false => mark("fail", Colour::Red),
+    };
+    say(format_args!("{word}  {}", report.summary));
+    if let Some(trouble) = &report.trouble {
+        say(format_args!("      class {}, the {}'s failure", trouble.class, trouble.fault));
+        if let Some(wait) = trouble.retry_after {
+            say(format_args!("      the relay asks to wait for {} s", wait.as_secs()));
+        }
+        say(format_args!("      {}", trouble.advice));
+    }
+}
+
+/// What cannot be done with a relay, in the words of the command line.
+fn refused(e: RelayError) -> Failed {
+    match e {
+        RelayError::Store(e) => e.into(),
+        RelayError::NotFound(_) => Failed::usage(format!("{e}; `hikyaku relay list` shows all")),
+        RelayError::Wrong(wrong) => Failed::usage(format!("{}: {}", wrong.field, wrong.detail)),
+        RelayError::InUse(_) => Failed::here(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn what_is_not_given_stays_as_it_was() {
+        let mut spec = RelaySpec::of("smtp://h");
+        spec.limits.per_day = Some(7);
+        spec.limits.per_hour = Some(5);
+        let stored = Relay {
+            id: 1,
+            name: "r".into(),
+            spec,
+            paused: None,
+            version: 1,
+            updated_at: Timestamp(0),
+        };
+        let change = |url: Option<&str>| Change {
+            url: url.map(str::to_owned),
+            weight: None,
+            limits: [Some(3), None, Some(0)],
+            whole: None,
+        };
+        let changed = change(None).applied_to(Some(&stored)).unwrap();
+        let limits = Limits {
+            per_sec: Some(3),
+            per_hour: Some(5),
+            per_day: None,
+        };
+        assert_eq!((changed.url.as_str(), changed.limits), ("smtp://h", limits));
+        assert_eq!(change(Some("smtp://new")).applied_to(Some(&stored)).unwrap().url, "smtp://new");
+        assert!(change(None).applied_to(None).unwrap_err().message.contains("--url"));
+    }
+}

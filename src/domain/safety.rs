@@ -1,0 +1,523 @@
+//! What keeps a broadcast that goes wrong from going on: the canary that goes first, and the pause when too much fails. Pure:
+//! from counts to a decision; the counts and the time are given.
+
+use serde::{Deserialize, Serialize};
+
+use super::message::ReplyNote;
+use super::reason;
+use super::time::Timestamp;
+
+/// More failures than this among a canary hold the rest, when a request names no limit of its own: a list in use has
+/// fewer dead addresses.
+pub const HOLD_ABOVE_PERCENT: u8 = 5;
+/// Most recipients of a canary, as a number: one that is larger is the broadcast itself.
+pub const CANARY_MAX: i64 = 100_000;
+/// Outcomes after which failures are reckoned anew: a trouble that begins in the millionth message must not drown in those
+/// that went well before.
+pub const WINDOW: i64 = 1_000;
+/// Failures that a person has seen may go on at half as much again, so that a list with many dead addresses does not stop
+/// at every step.
+const TOLERATED_FACTOR: f64 = 1.5;
+/// Whatever was seen: when more than half fails, the rest is held.
+const TOLERATED_PERCENT_MAX: u8 = 50;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Safety {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryRule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_pause: Option<AutoPause>,
+}
+
+/// The first messages go alone; the rest waits for what becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRule {
+    pub first: CanarySize,
+    /// 0 to 100: more failures than this hold the rest.
+    pub hold_above_percent: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanarySize {
+    /// So many recipients.
+    Count(i64),
+    /// So many hundredths of the audience; one recipient at least.
+    Percent(u8),
+}
+
+impl CanaryRule {
+    /// Reads `50` or `5%`, and the share of failures that holds the rest, as people type them.
+    ///
+    /// # Errors
+    /// A sentence for them.
+    pub fn parse(first: &str, hold_above: Option<&str>) -> Result<Self, String> {
+        let wrong = || format!("'{first}' is neither a number from 1 to {CANARY_MAX} nor a share from 1% to 99%.");
+        let size = match first.trim().strip_suffix('%') {
+            Some(share) => match share.trim().parse::<u8>() {
+                Ok(percent @ 1..=99) => CanarySize::Percent(percent),
+                _ => return Err(wrong()),
+            },
+            None => match first.trim().parse::<i64>() {
+                Ok(n @ 1..=CANARY_MAX) => CanarySize::Count(n),
+                _ => return Err(wrong()),
+            },
+        };
+        let hold_above_percent = match hold_above.map(|p| p.trim().trim_end_matches('%').trim().parse::<u8>()) {
+            None => HOLD_ABOVE_PERCENT,
+            Some(Ok(percent @ 0..=100)) => percent,
+            Some(_) => return Err("The share of failures is a whole number from 0 to 100.".to_owned()),
+        };
+        Ok(Self {
+            first: size,
+            hold_above_percent,
+        })
+    }
+
+    /// In words: "the first 50 go alone; …".
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let first = match self.first {
+            CanarySize::Count(n) => format!("the first {n}"),
+            CanarySize::Percent(percent) => format!("the first {percent} %"),
+        };
+        format!("{first} go alone; the rest follows unless more than {} % of them fail", self.hold_above_percent)
+    }
+}
+
+impl CanarySize {
+    /// Recipients of a canary among so many.
+    #[must_use]
+    pub fn of(self, audience: i64) -> i64 {
+        match self {
+            CanarySize::Count(n) => n,
+            CanarySize::Percent(percent) => ((audience * i64::from(percent) + 99) / 100).max(1),
+        }
+    }
+}
+
+/// A broadcast's own word on the automatic pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoPause {
+    Off,
+    /// 1 to 100: instead of the configured share of failures.
+    AbovePercent(u8),
+}
+
+/// The limits of this installation; see `config.default.toml` for their reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Share of failures that pauses a broadcast; 100 is never.
+    pub failed_percent_max: u8,
+    /// Outcomes before a share means anything.
+    pub outcomes_min: i64,
+    /// Share of failures that concern the rest as well, which pauses a broadcast earlier.
+    pub refused_percent_max: u8,
+    /// So many of them at least, so that one odd receiver does not stop everybody.
+    pub refused_min: i64,
+    /// How long a canary's deferred messages are waited for, in milliseconds.
+    pub canary_wait_ms: i64,
+}
+
+impl Default for Limits {
+    /// As in `config.default.toml`; a test compares them.
+    fn default() -> Self {
+        Self {
+            failed_percent_max: 10,
+            outcomes_min: 200,
+            refused_percent_max: 5,
+            refused_min: 20,
+            canary_wait_ms: 15 * 60 * 1_000,
+        }
+    }
+}
+
+/// Failed messages of one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByClass {
+    pub class: String,
+    pub n: i64,
+}
+
+/// The counts from which failures are reckoned: those of the start, of the last look with nothing wrong, or of the moment
+/// when somebody resumed the broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Seen {
+    pub outcomes: i64,
+    pub failed: i64,
+    pub by_class: Vec<ByClass>,
+    /// Shares that somebody has seen and let pass.
+    pub failed_percent: u8,
+    pub refused_percent: u8,
+}
+
+impl Seen {
+    /// The same tolerance, reckoned from these counts.
+    #[must_use]
+    pub fn at(&self, tally: &Tally) -> Self {
+        Self {
+            outcomes: tally.outcomes(),
+            failed: tally.failed,
+            by_class: tally.by_class.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// What a person tolerates who resumes a broadcast that this pause stopped.
+    #[must_use]
+    pub fn tolerating(mut self, pause: Option<&Pause>) -> Self {
+        let Some(evidence) = pause.and_then(|p| p.evidence.as_ref()) else {
+            return self;
+        };
+        let share = evidence.failed as f64 * 100.0 / evidence.outcomes.max(1) as f64;
+        let tolerated = ((share * TOLERATED_FACTOR).ceil() as u8).min(TOLERATED_PERCENT_MAX);
+        // A canary that was let pass has failed as well; its share is no worse a measure.
+        self.failed_percent = self.failed_percent.max(tolerated);
+        if evidence.concerns_the_rest {
+            self.refused_percent = self.refused_percent.max(tolerated);
+        }
+        self
+    }
+
+    fn of_class(&self, class: &str) -> i64 {
+        self.by_class.iter().find(|c| c.class == class).map_or(0, |c| c.n)
+    }
+}
+
+/// What became of a broadcast's messages so far; while a canary runs, of the canary's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Recipients in chunks.
+    pub size: i64,
+    pub queued: i64,
+    pub deferred: i64,
+    pub sent: i64,
+    pub failed: i64,
+    pub uncertain: i64,
+    /// The failed ones by reason, the commonest first.
+    pub by_class: Vec<ByClass>,
+    /// Whether there are no more recipients to come.
+    pub is_split: bool,
+}
+
+impl Tally {
+    /// Messages that a relay took or refused, or that we gave up: those that teach something.
+    #[must_use]
+    pub fn outcomes(&self) -> i64 {
+        self.sent + self.failed + self.uncertain
+    }
+}
+
+/// A broadcast under watch, as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    pub safety: Safety,
+    pub canary: Option<CanaryState>,
+    pub canary_size: i64,
+    pub canary_tried_at: Option<Timestamp>,
+    pub seen: Seen,
+    pub tally: Tally,
+}
+
+/// Where a canary is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CanaryState {
+    /// The rest waits for its outcomes.
+    Running,
+    /// It went well and the rest follows.
+    Passed,
+    /// It did not; the rest waits for a person.
+    Held,
+    /// A person let the rest follow.
+    Released,
+    /// The broadcast ended before there was a rest.
+    Over,
+}
+
+impl CanaryState {
+    pub const ALL: [CanaryState; 5] = [
+        CanaryState::Running,
+        CanaryState::Passed,
+        CanaryState::Held,
+        CanaryState::Released,
+        CanaryState::Over,
+    ];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CanaryState::Running => "running",
+            CanaryState::Passed => "passed",
+            CanaryState::Held => "held",
+            CanaryState::Released => "released",
+            CanaryState::Over => "over",
+        }
+    }
+}
+
+impl std::str::FromStr for CanaryState {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|s| s.as_str() == text);
+        found.ok_or_else(|| format!("'{}' is no state of a canary", text.escape_debug()))
+    }
+}
+
+/// Who or what paused a broadcast.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseKind {
+    /// A person or a program that asked for it.
+    Operator,
+    /// Too many of the first messages failed.
+    Canary,
+    /// Too many messages fail.
+    Failures,
+    /// Messages fail for a reason that the rest would meet as well.
+    Refused,
+}
+
+impl PauseKind {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PauseKind::Operator => "operator",
+            PauseKind::Canary => "canary",
+            PauseKind::Failures => "failures",
+            PauseKind::Refused => "refused",
+        }
+    }
+}
+
+/// A pause that nobody asked for, or somebody did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    pub kind: PauseKind,
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+}
+
+/// On what an automatic pause rests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The commonest reason; empty when there was no outcome at all.
+    pub class: String,
+    /// Failures that were counted, among so many outcomes.
+    pub failed: i64,
+    pub outcomes: i64,
+    /// The share that was allowed.
+    pub percent_max: u8,
+    /// Whether the reason is one that the rest would meet as well.
+    pub concerns_the_rest: bool,
+    #[serde(default)]
+    pub example: Option<Example>,
+}
+
+/// What a relay said to one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    pub message_id: String,
+    pub code: Option<u16>,
+    pub enhanced: Option<String>,
+    pub text: String,
+}
+
+impl Example {
+    #[must_use]
+    pub fn new(message_id: String, note: ReplyNote) -> Self {
+        Self {
+            message_id,
+            code: note.code,
+            enhanced: note.enhanced,
+            text: note.text,
+        }
+    }
+}
+
+/// What is to be done about a broadcast under watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    Nothing,
+    /// The canary has been tried from end to end: its deferred messages are waited for from now on.
+    CanaryTried,
+    /// The rest may follow.
+    OpenGate,
+    /// It stops.
+    Pause(Pause),
+    /// Nothing was wrong: failures are reckoned from here.
+    Reckon(Seen),
+}
+
+/// Looks at a broadcast and says what is to be done.
+#[must_use]
+pub fn judge(w: &Watched, limits: &Limits, now: Timestamp) -> Step {
+    if w.canary == Some(CanaryState::Running)
+        && let Some(rule) = w.safety.canary
+    {
+        match judge_canary(w, rule, limits, now) {
+            Step::Nothing => {}
+            step => return step,
+        }
+    }
+    judge_failures(w, limits)
+}
+
+fn judge_canary(w: &Watched, rule: CanaryRule, limits: &Limits, now: Timestamp) -> Step {
+    let t = &w.tally;
+    let is_whole = t.is_split || (w.canary_size > 0 && t.size >= w.canary_size);
+    if !is_whole {
+        return Step::Nothing;
+    }
+    let percent_max = rule.hold_above_percent;
+    // So many have failed that those still to come cannot bring the share down any more.
+    let is_lost = exceeds(t.failed, t.outcomes() + t.queued + t.deferred, percent_max);
+    if is_lost {
+        return hold_canary(t, percent_max);
+    }
+    if t.queued > 0 {
+        return Step::Nothing;
+    }
+    let is_waiting = t.deferred > 0
+        && match w.canary_tried_at {
+            None => return Step::CanaryTried,
+            Some(at) => now - at < limits.canary_wait_ms,
+        };
+    match is_waiting {
+        true => Step::Nothing,
+        // Nothing at all was learnt: somebody must look.
+        false if t.outcomes() == 0 => hold_canary(t, percent_max),
+        false if exceeds(t.failed, t.outcomes(), percent_max) => hold_canary(t, percent_max),
+        false => Step::OpenGate,
+    }
+}
+
+fn hold_canary(t: &Tally, percent_max: u8) -> Step {
+    let class = t.by_class.first().map_or(String::new(), |c| c.class.clone());
+    Step::Pause(Pause {
+        kind: PauseKind::Canary,
+        evidence: Some(Evidence {
+            concerns_the_rest: reason::concerns_the_rest(&class),
+            class,
+            failed: t.failed,
+            outcomes: t.outcomes(),
+            percent_max,
+            example: None,
+        }),
+    })
+}
+
+fn judge_failures(w: &Watched, limits: &Limits) -> Step {
+    let failed_percent_max = match w.safety.auto_pause {
+        Some(AutoPause::Off) => return Step::Nothing,
+        Some(AutoPause::AbovePercent(percent)) => percent,
+        None => limits.failed_percent_max,
+    };
+    let (t, seen) = (&w.tally, &w.seen);
+    let outcomes = t.outcomes() - seen.outcomes;
+    let failed = t.failed - seen.failed;
+    let since: Vec<ByClass> = t
+        .by_class
+        .iter()
+        .map(|c| ByClass {
+            class: c.class.clone(),
+            n: c.n - seen.of_class(&c.class),
+        })
+        .filter(|c| c.n > 0)
+        .collect();
+    let commonest = |fits: fn(&str) -> bool| since.iter().filter(|c| fits(&c.class)).max_by_key(|c| c.n);
+    let refused: i64 = since
+        .iter()
+        .filter(|c| reason::concerns_the_rest(&c.class))
+        .map(|c| c.n)
+        .sum();
+    let refused_max = limits.refused_percent_max.max(seen.refused_percent);
+    let failed_max = failed_percent_max.max(seen.failed_percent);
+    let pause = |kind, class: &str, failed, percent_max| {
+        Step::Pause(Pause {
+            kind,
+            evidence: Some(Evidence {
+                class: class.to_owned(),
+                failed,
+                outcomes,
+                percent_max,
+                concerns_the_rest: reason::concerns_the_rest(class),
+                example: None,
+            }),
+        })
+    };
+    if refused >= limits.refused_min
+        && exceeds(refused, outcomes, refused_max)
+        && let Some(common) = commonest(reason::concerns_the_rest)
+    {
+        return pause(PauseKind::Refused, &common.class, refused, refused_max);
+    }
+    if outcomes >= limits.outcomes_min
+        && exceeds(failed, outcomes, failed_max)
+        && let Some(common) = commonest(|_| true)
+    {
+        return pause(PauseKind::Failures, &common.class, failed, failed_max);
+    }
+    if outcomes >= WINDOW {
+        return Step::Reckon(seen.at(t));
+    }
+    Step::Nothing
+}
+
+fn exceeds(failed: i64, of: i64, percent: u8) -> bool {
+    failed > 0 && failed * 100 > of * i64::from(percent)
+}
+
+impl Pause {
+    #[must_use]
+    pub fn by_operator() -> Self {
+        Self {
+            kind: PauseKind::Operator,
+            evidence: None,
+        }
+    }
+
+    /// Why, in one sentence with the numbers. `None` where the operator's own words stand.
+    #[must_use]
+    pub fn sentence(&self) -> Option<String> {
+        let e = self.evidence.as_ref()?;
+        let share = format!("{:.0}", (e.failed as f64 * 100.0 / e.outcomes.max(1) as f64).floor());
+        let meaning = reason::find(&e.class).map_or("", |r| r.meaning);
+        let mostly = format!("mostly {}: {meaning}", e.class.replace('_', " "));
+        Some(match self.kind {
+            PauseKind::Operator => return None,
+            PauseKind::Canary if e.outcomes == 0 => {
+                "none of the first messages came to an outcome, so the rest is held".to_owned()
+            }
+            PauseKind::Canary => format!(
+                "{} of the first {} messages failed ({share} %, {} % is allowed), so the rest is held; {mostly}",
+                e.failed, e.outcomes, e.percent_max
+            ),
+            PauseKind::Failures => format!(
+                "{} of the last {} messages failed ({share} %, {} % is allowed); {mostly}",
+                e.failed, e.outcomes, e.percent_max
+            ),
+            PauseKind::Refused => format!(
+                "{} of the last {} messages were refused for a reason that the rest would meet as well; {mostly}",
+                e.failed, e.outcomes
+            ),
+        })
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        let e = self.evidence.as_ref()?;
+        match reason::find(&e.class) {
+            Some(reason) => Some(reason.advice),
+            None => Some("Look at the deferred messages and the relay before you resume."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! The decisions about a broadcast under watch, as a table of what was seen and what is done.
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_790_000_000_000);
+
+fn classes(of: &[(&str, i64)]) -> Vec<ByClass> {
+    let by_class = |(class, n): &(&str, i64)| ByClass {
+        class: (*class).to_owned(),
+        n: *n,
+    };
+    of.iter().map(by_class).collect()
+}
+
+/// Sent, and failed by reason; nothing is left to do.
+fn tally(sent: i64, failed: &[(&str, i64)]) -> Tally {
+    let n: i64 = failed.iter().map(|(_, n)| n).sum();
+    Tally {
+        size: sent + n,
+        sent,
+        failed: n,
+        by_class: classes(failed),
+        ..Tally::default()
+    }
+}
+
+fn watched(tally: Tally) -> Watched {
+    Watched {
+        safety: Safety::default(),
+        canary: None,
+        canary_size: 0,
+        canary_tried_at: None,
+        seen: Seen::default(),
+        tally,
+    }
+}
+
+fn canary(size: i64, tally: Tally) -> Watched {
+    Watched {
+        safety: Safety {
+            canary: Some(CanaryRule {
+                first: CanarySize::Count(size),
+                hold_above_percent: 5,
+            }),
+            auto_pause: None,
+        },
+        canary: Some(CanaryState::Running),
+        canary_size: size,
+        ..watched(tally)
+    }
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::Nothing => "nothing",
+        Step::CanaryTried => "tried",
+        Step::OpenGate => "open",
+        Step::Pause(pause) => pause.kind.as_str(),
+        Step::Reckon(_) => "reckon",
+    }
+}
+
+fn decided(w: &Watched) -> &'static str {
+    kind(&judge(w, &Limits::default(), NOW))
+}
+
+#[test]
+fn a_broadcast_pauses_when_too_much_of_it_fails() {
+    for (sent, failed, expected) in [
+        // A handful is no trend, and a share as high as allowed is allowed.
+        (0, 199, "nothing"),
+        (0, 200, "failures"),
+        (180, 20, "nothing"),
+        (179, 21, "failures"),
+        (890, 98, "nothing"),
+        (900, 100, "reckon"),
+        (900, 101, "failures"),
+        (1_000_000, 500, "reckon"),
+    ] {
+        let w = watched(tally(sent, &[("invalid_recipient", failed)]));
+        assert_eq!(decided(&w), expected, "{sent} sent, {failed} failed");
+    }
+}
+
+#[test]
+fn what_the_rest_would_meet_as_well_stops_it_earlier() {
+    for (sent, class, n, expected) in [
+        (0, "auth_policy", 19, "nothing"),
+        (0, "auth_policy", 20, "refused"),
+        (0, "sender_rejected", 20, "refused"),
+        (0, "spam_content", 20, "refused"),
+        (0, "message_too_large", 20, "refused"),
+        (0, "reputation_block", 20, "refused"),
+        (0, "unknown", 20, "nothing"),
+        (0, "policy_other", 20, "nothing"),
+        // One odd receiver among many.
+        (379, "spam_content", 20, "refused"),
+        (380, "spam_content", 20, "nothing"),
+    ] {
+        let w = watched(tally(sent, &[(class, n)]));
+        assert_eq!(decided(&w), expected, "{sent} sent, {n} {class}");
+    }
+    // Two reasons of the kind count together, and the commoner one is named.
+    let w = watched(tally(10, &[("spam_content", 12), ("auth_policy", 9), ("invalid_recipient", 30)]));
+    let Step::Pause(pause) = judge(&w, &Limits::default(), NOW) else {
+        panic!()
+    };
+    let evidence = pause.evidence.clone().unwrap();
+    assert_eq!((evidence.class.as_str(), evidence.failed, evidence.outcomes), ("spam_content", 21, 61));
+    assert!(pause.sentence().unwrap().contains("21 of the last 61"), "{pause:?}");
+    assert!(pause.advice().unwrap().contains("before you resume"));
+}
+
+#[test]
+fn a_trouble_that_begins_late_does_not_drown_in_what_went_well() {
+    let mut w = watched(tally(1_000_000, &[("auth_policy", 30)]));
+    let Step::Reckon(seen) = judge(&w, &Limits::default(), NOW) else {
+        panic!("0.003 per cent is no reason")
+    };
+    w.seen = seen;
+    assert_eq!(decided(&w), "nothing");
+    w.tally = tally(1_000_050, &[("auth_policy", 50)]);
+    assert_eq!(decided(&w), "refused", "20 of the last 70");
+}
+
+#[test]
+fn a_broadcast_says_for_itself_when_it_pauses() {
+    let mut w = watched(tally(100, &[("auth_policy", 100), ("invalid_recipient", 50)]));
+    w.safety.auto_pause = Some(AutoPause::Off);
+    assert_eq!(decided(&w), "nothing");
+    let mut w = watched(tally(150, &[("invalid_recipient", 50)]));
+    for (percent, expected) in [(24, "failures"), (25, "nothing")] {
+        w.safety.auto_pause = Some(AutoPause::AbovePercent(percent));
+        assert_eq!(decided(&w), expected, "{percent}");
+    }
+}
+
+#[test]
+fn what_a_person_has_seen_is_not_held_against_it_again() {
+    let mut w = watched(tally(160, &[("invalid_recipient", 40)]));
+    let Step::Pause(pause) = judge(&w, &Limits::default(), NOW) else {
+        panic!()
+    };
+    w.seen = w.seen.at(&w.tally).tolerating(Some(&pause));
+    assert_eq!(decided(&w), "nothing", "the same evidence");
+    // The list goes on as it was: a fifth fails, and that was seen.
+    w.tally = tally(160 + 400, &[("invalid_recipient", 40 + 100)]);
+    assert_eq!(decided(&w), "nothing");
+    // It became worse than half as much again.
+    w.tally = tally(160 + 270, &[("invalid_recipient", 40 + 130)]);
+    assert_eq!(decided(&w), "failures");
+    // And more than half is never let pass.
+    let everything = watched(tally(0, &[("auth_policy", 20)]));
+    let Step::Pause(pause) = judge(&everything, &Limits::default(), NOW) else {
+        panic!()
+    };
+    let seen = everything.seen.at(&everything.tally).tolerating(Some(&pause));
+    assert_eq!((seen.refused_percent, seen.failed_percent), (50, 50));
+    let still = Watched {
+        seen,
+        ..watched(tally(0, &[("auth_policy", 40)]))
+    };
+    assert_eq!(decided(&still), "refused", "nothing was put right");
+}
+
+#[test]
+fn a_retry_takes_failures_away_and_nothing_breaks() {
+    let mut w = watched(tally(100, &[]));
+    w.seen = Seen::default().at(&tally(100, &[("auth_policy", 60)]));
+    assert_eq!(decided(&w), "nothing");
+}
+
+#[test]
+fn the_rest_follows_a_canary_that_went_well() {
+    assert_eq!(decided(&canary(50, tally(50, &[]))), "open");
+    assert_eq!(decided(&canary(50, tally(48, &[("invalid_recipient", 2)]))), "open", "4 per cent");
+    assert_eq!(decided(&canary(50, tally(47, &[("invalid_recipient", 3)]))), "canary", "6 per cent");
+    // The whole audience is smaller than the canary.
+    let mut small = canary(50, tally(10, &[]));
+    assert_eq!(decided(&small), "nothing", "there may be more");
+    small.tally.is_split = true;
+    assert_eq!(decided(&small), "open");
+}
+
+#[test]
+fn a_canary_that_is_lost_is_not_waited_for() {
+    let mut w = canary(50, tally(0, &[("auth_policy", 3)]));
+    w.tally.size = 50;
+    w.tally.queued = 47;
+    assert_eq!(decided(&w), "canary", "3 of 50 are more than 5 per cent, whatever becomes of the others");
+    w.tally.failed = 2;
+    w.tally.by_class = classes(&[("auth_policy", 2)]);
+    w.tally.queued = 48;
+    assert_eq!(decided(&w), "nothing");
+}
+
+#[test]
+fn the_deferred_ones_of_a_canary_are_waited_for_and_not_for_ever() {
+    let mut w = canary(50, tally(40, &[]));
+    w.tally.size = 50;
+    w.tally.deferred = 10;
+    assert_eq!(decided(&w), "tried");
+    let wait = Limits::default().canary_wait_ms;
+    w.canary_tried_at = Some(NOW.plus_ms(1 - wait));
+    assert_eq!(decided(&w), "nothing");
+    w.canary_tried_at = Some(NOW.plus_ms(-wait));
+    assert_eq!(decided(&w), "open", "those with an outcome decide");
+    // Without any outcome nothing was learnt.
+    w.tally.sent = 0;
+    w.tally.deferred = 50;
+    assert_eq!(decided(&w), "canary");
+    let Step::Pause(pause) = judge(&w, &Limits::default(), NOW) else {
+        panic!()
+    };
+    assert!(pause.sentence().unwrap().starts_with("none of the first messages"));
+    assert!(pause.advice().is_some());
+}
+
+#[test]
+fn a_canary_may_not_lose_a_single_message_when_that_is_wished() {
+    let mut w = canary(1_000, tally(999, &[("unknown", 1)]));
+    w.safety.canary.as_mut().unwrap().hold_above_percent = 0;
+    assert_eq!(decided(&w), "canary");
+    w.tally = tally(1_000, &[]);
+    assert_eq!(decided(&w), "open");
+}
+
+#[test]
+fn the_size_of_a_canary() {
+    assert_eq!(CanarySize::Count(50).of(10), 50);
+    assert_eq!([1, 99, 100, 101].map(|n| CanarySize::Percent(1).of(n)), [1, 1, 1, 2]);
+    assert_eq!(CanarySize::Percent(99).of(0), 1);
+    let read = |first: &str| CanaryRule::parse(first, None).map(|r| r.first);
+    assert_eq!(read("50"), Ok(CanarySize::Count(50)));
+    assert_eq!(read(" 5 % "), Ok(CanarySize::Percent(5)));
+    for wrong in ["0", "-1", "100%", "0%", "1.5%", "few", "100001"] {
+        assert!(read(wrong).is_err_and(|why| why.contains("1 to 100000")), "{wrong}");
+    }
+    assert!(CanaryRule::parse("5", Some("101")).is_err());
+    assert_eq!(CanaryRule::parse("5", Some("0%")).map(|r| r.hold_above_percent), Ok(0));
+}

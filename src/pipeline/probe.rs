@@ -1,0 +1,293 @@
+//! Tests a relay for the person who looks after it: opens one connection as a worker would, writes down what is said, and says what
+//! it means. Never touches the queue, and never sends anything but one test message to an address that person typed; that
+//! message is nobody's mail, has no row, and is told about in the answer alone.
+
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use crate::domain::address::EmailAddress;
+use crate::domain::relay::Relay;
+use crate::domain::time::Timestamp;
+pub use crate::smtp::transcript::{Step, Voice};
+use crate::smtp::{
+    Cause, Connection, Envelope, Failure, Fault, Recorder, RelayConfig, Reply, Stage, Timeouts, TlsContext, TlsMode,
+    verdict,
+};
+
+/// How long connecting, TLS and login may take together. Relays that work need less than two seconds, and somebody waits.
+pub const OPEN_MAX: Duration = Duration::from_secs(20);
+/// How long the test message may take besides. A relay that looks at content takes some seconds.
+pub const MESSAGE_MAX: Duration = Duration::from_secs(20);
+/// Tests at the same time in one process, so that nobody makes a flood of them.
+const PROBES_MAX: usize = 4;
+
+static ROOM: Semaphore = Semaphore::const_new(PROBES_MAX);
+
+/// One message to see whether mail gets through.
+#[derive(Debug, Clone)]
+pub struct TestMail {
+    pub from: EmailAddress,
+    pub to: EmailAddress,
+}
+
+/// What a test came to.
+#[derive(Debug)]
+pub struct Report {
+    /// Whether everything that was tried went well.
+    pub is_good: bool,
+    /// One sentence.
+    pub summary: String,
+    pub trouble: Option<Trouble>,
+    pub steps: Vec<Step>,
+    pub took: Duration,
+}
+
+/// What stands in the way.
+#[derive(Debug)]
+pub struct Trouble {
+    pub stage: Stage,
+    /// The reason class, a stable name.
+    pub class: &'static str,
+    /// `relay`, `broadcast`, `message` or `recipient`.
+    pub fault: &'static str,
+    /// What to do about it.
+    pub advice: String,
+    /// What the relay asks to wait for.
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("{PROBES_MAX} tests are running already; try again in a moment")]
+    Busy,
+    /// What is stored cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// Tests a relay, in at most [`OPEN_MAX`], and [`MESSAGE_MAX`] more with a message.
+///
+/// # Errors
+/// `Busy`; `Unusable` when the relay's URL cannot be read, or nothing is trusted for TLS. What the relay does wrong is in the report.
+pub async fn probe(relay: &Relay, mail: Option<&TestMail>, now: Timestamp) -> Result<Report, ProbeError> {
+    let _room = ROOM.try_acquire().map_err(|_| ProbeError::Busy)?;
+    let mut config = RelayConfig::parse(&relay.spec.url).map_err(ProbeError::Unusable)?;
+    config.name.clone_from(&relay.name);
+    config.timeouts = impatient(&config.timeouts);
+    let tls = TlsContext::new(&config).map_err(ProbeError::Unusable)?;
+    let (recorder, begun) = (Recorder::new(&config), Instant::now());
+    let outcome = run(&config, &tls, &recorder, mail, now).await;
+    let steps = recorder.steps();
+    let took = begun.elapsed();
+    let (is_good, summary, trouble) = match outcome {
+        Ok(taken) => (true, good_news(&config, mail.zip(taken.as_ref()), &recorder), None),
+        Err(failure) => {
+            let told = recorder.mask(&failure.to_string());
+            (false, format!("{told}."), Some(trouble(&failure, &config)))
+        }
+    };
+    Ok(Report {
+        is_good,
+        summary,
+        trouble,
+        steps,
+        took,
+    })
+}
+
+/// No step may take longer than all of them together.
+fn impatient(t: &Timeouts) -> Timeouts {
+    Timeouts {
+        connect: t.connect.min(OPEN_MAX / 2),
+        banner: t.banner.min(OPEN_MAX),
+        ehlo: t.ehlo.min(OPEN_MAX),
+        auth: t.auth.min(OPEN_MAX),
+        ..t.clone()
+    }
+}
+
+async fn run(
+    config: &RelayConfig,
+    tls: &TlsContext,
+    recorder: &Recorder,
+    mail: Option<&TestMail>,
+    now: Timestamp,
+) -> Result<Option<Reply>, Failure> {
+    let too_slow = |limit| {
+        let stage = recorder.stage().unwrap_or(Stage::Connect);
+        Failure {
+            end_of_data_written: stage == Stage::Body,
+            ..Failure::new(stage, Cause::Timeout(limit))
+        }
+    };
+    let opening = Connection::open_recorded(config, tls, recorder);
+    let mut connection = timeout(OPEN_MAX, opening).await.map_err(|_| too_slow(OPEN_MAX))??;
+    let Some(mail) = mail else {
+        connection.quit().await;
+        return Ok(None);
+    };
+    let handing = hand_over(&mut connection, recorder, config, mail, now);
+    let taken = timeout(MESSAGE_MAX, handing).await.map_err(|_| too_slow(MESSAGE_MAX))?;
+    if taken.is_ok() {
+        connection.quit().await;
+    }
+    taken.map(Some)
+}
+
+async fn hand_over(
+    connection: &mut Connection,
+    recorder: &Recorder,
+    config: &RelayConfig,
+    mail: &TestMail,
+    now: Timestamp,
+) -> Result<Reply, Failure> {
+    recorder.enter(Stage::Mail);
+    let unfit = |why| Failure::new(Stage::Mail, Cause::Unsupported(why));
+    let envelope = Envelope::new(mail.from.as_str(), mail.to.clone()).map_err(unfit)?;
+    let body = message(config, mail, now);
+    connection.begin(&envelope, body.len()).await?;
+    recorder.enter(Stage::Body);
+    connection.finish(body.as_bytes(), None).await.this
+}
+
+/// A plain message that says what it is. Written by hand: it has no template, no list, and nobody to unsubscribe.
+fn message(config: &RelayConfig, mail: &TestMail, now: Timestamp) -> String {
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_string(&now.to_jiff())
+        .unwrap_or_else(|_| "Thu, 1 Jan 1970 00:00:00 +0000".to_owned());
+    let (from, to, name) = (mail.from.as_str(), mail.to.as_str(), &config.name);
+    let id = format!("{:032x}", fastrand::u128(..));
+    format!(
+        "From: <{from}>\r\nTo: <{to}>\r\nSubject: Test of the relay {name}\r\nDate: {date}\r\n\
+         Message-ID: <{id}@{domain}>\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=us-ascii\r\n\r\n\
+         Somebody asked Hikyaku to test the relay {name}.\r\nIt took this message. Nothing else was sent.\r\n",
+        domain = mail.from.domain(),
+    )
+}
+
+fn good_news(config: &RelayConfig, taken: Option<(&TestMail, &Reply)>, recorder: &Recorder) -> String {
+    let tls = match config.tls {
+        TlsMode::None => "in clear",
+        TlsMode::StartTls => "encrypted by STARTTLS",
+        TlsMode::Implicit => "encrypted by TLS",
+    };
+    let auth = config.credentials.as_ref().map_or("without a login", |_| "logged in");
+    match taken {
+        None => format!("The relay is ready for mail, {tls}, {auth}. Nothing was sent."),
+        Some((mail, reply)) => format!(
+            "The relay took the message for {} ({}). Look whether it arrives: what happens behind the relay is not seen from here.",
+            mail.to,
+            recorder.mask(&reply.to_string())
+        ),
+    }
+}
+
+fn trouble(failure: &Failure, config: &RelayConfig) -> Trouble {
+    let v = verdict(failure);
+    Trouble {
+        stage: failure.stage,
+        class: v.class,
+        fault: match v.fault {
+            Fault::Recipient => "recipient",
+            Fault::Message => "message",
+            Fault::Broadcast => "broadcast",
+            Fault::Relay => "relay",
+        },
+        advice: advice(failure, config, v.fault),
+        retry_after: v.retry_after,
+    }
+}
+
+/// What to do, by where and how it failed.
+fn advice(failure: &Failure, config: &RelayConfig, fault: Fault) -> String {
+    let (host, port) = (&config.host, config.port);
+    let silent = matches!(failure.cause, Cause::Timeout(_) | Cause::Closed | Cause::Desync(_));
+    match (failure.stage, &failure.cause) {
+        (Stage::Connect, _) => format!(
+            "Check that {host} and port {port} are right and that this machine may connect there. Many networks block port 25; \
+             587 and 465 are for programs like this one."
+        ),
+        (Stage::Banner, _) if silent && config.tls != TlsMode::Implicit => format!(
+            "Nothing that is SMTP came from port {port}. If the relay wants TLS from the first byte, as on port 465, use tls=implicit."
+        ),
+        (Stage::StartTls, Cause::Unsupported(_)) => {
+            "The relay does not offer STARTTLS. Use tls=implicit with its TLS port, usually 465; or tls=none if the relay is on this \
+             machine."
+                .to_owned()
+        }
+        (Stage::StartTls, Cause::Tls(_)) => format!(
+            "The handshake failed. The certificate must be issued by an authority this machine trusts, be in date, and bear the \
+             name {host}; or the port speaks clear text first, and tls=starttls is right."
+        ),
+        (Stage::StartTls, Cause::Timeout(_) | Cause::Closed) => {
+            "The handshake did not come to its end. If the port speaks clear text first, as 587 does, use tls=starttls.".to_owned()
+        }
+        (Stage::Auth, Cause::Unsupported(why)) => format!("No login was tried: {why}. Check the port and tls= of the relay."),
+        (Stage::Auth, Cause::Reply(_)) => {
+            "The relay refuses the login. Check user and password; some providers want a password made for programs.".to_owned()
+        }
+        (Stage::Mail, Cause::Reply(_)) if fault == Fault::Broadcast => {
+            "The relay refuses this sender. Use a sender that it sends for, or have it verified there.".to_owned()
+        }
+        (Stage::Rcpt, Cause::Reply(_)) if fault == Fault::Relay => {
+            "The relay does not send for us to other domains. Log in to it, or have this machine's address allowed there.".to_owned()
+        }
+        (Stage::Rcpt, Cause::Reply(_)) => "The relay refuses this recipient; the reply says why. Try another address.".to_owned(),
+        (Stage::Body | Stage::FinalDot, Cause::Reply(_)) => {
+            "The relay refuses the message itself; the reply says why.".to_owned()
+        }
+        (Stage::Body | Stage::FinalDot, _) if failure.end_of_data_written => {
+            "Whether the relay took the message is not known: its answer did not come. Look whether it arrives.".to_owned()
+        }
+        (_, Cause::Reply(_)) => "The relay turns this machine away; its reply says why. Show it to whoever runs the relay.".to_owned(),
+        (_, Cause::Timeout(_)) => "The relay is too slow to be of use, or something on the way swallows its answers.".to_owned(),
+        _ => "The relay broke off. Try again; if it lasts, show this transcript to whoever runs the relay.".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_message_is_plain_and_says_what_it_is() {
+        let mail = TestMail {
+            from: EmailAddress::parse("ops@example.org").unwrap(),
+            to: EmailAddress::parse("anna@example.net").unwrap(),
+        };
+        let text = message(&RelayConfig::clear("127.0.0.1", 25), &mail, Timestamp(1_790_000_000_000));
+        assert!(text.is_ascii());
+        assert!(text.lines().all(|line| line.len() < 78), "{text}");
+        assert!(text.contains("Date: Mon, 21 Sep 2026 "), "{text}");
+        assert!(text.contains("\r\n\r\nSomebody asked"), "{text}");
+        assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+    }
+
+    #[test]
+    fn every_failure_has_advice_of_its_own() {
+        let config = RelayConfig::clear("mail.example.org", 587);
+        let reply = |code| {
+            Cause::Reply(Reply {
+                code,
+                enhanced: None,
+                text: String::new(),
+            })
+        };
+        let cases = [
+            (Stage::Connect, Cause::Closed, "port 587"),
+            (Stage::Banner, Cause::Timeout(OPEN_MAX), "tls=implicit"),
+            (Stage::StartTls, Cause::Tls("x".into()), "mail.example.org"),
+            (Stage::StartTls, Cause::Unsupported("x".into()), "465"),
+            (Stage::Auth, reply(535), "user and password"),
+            (Stage::Rcpt, reply(550), "recipient"),
+        ];
+        for (stage, cause, part) in cases {
+            let failure = Failure::new(stage, cause);
+            let text = advice(&failure, &config, verdict(&failure).fault);
+            assert!(text.contains(part), "{failure}: {text}");
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Relays: what operators say about them, a pause, a test. A password is taken and never given back.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ApiState;
+use super::messages::parse_email;
+use super::shapes::Page;
+use crate::domain::address::EmailAddress;
+use crate::domain::relay::{LaneLimit, Limits, QuietHours, Relay, RelaySpec, WarmUp};
+use crate::domain::time::Timestamp;
+use crate::pipeline::accept::FieldProblem;
+use crate::pipeline::probe::{ProbeError, Report, TestMail, Voice, probe};
+use crate::pipeline::relays::{self, RelayError};
+use crate::web::error::{Kind, Problem, ProblemDocument};
+use crate::web::extract::{Id, Json as Body};
+
+/// What is said about a relay. What is left out is no limit.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayRequest {
+    /// 1 to 64 letters, digits, dots, colons, dashes and underscores. In a PUT the path names it.
+    name: Option<String>,
+    /// `smtp://user:password@host:port?tls=none|starttls|implicit`, with `connections=`, `messages=`, `helo=`, `pipelining=on|off`,
+    /// `chunking=`. `***` for the password keeps the one that is stored for this user and host.
+    url: String,
+    /// Its share of the messages while several relays are free, 0 to 100, 1 by default. With 0 it is used only where a broadcast
+    /// names it, or when no other relay takes mail.
+    weight: Option<u32>,
+    #[serde(default)]
+    #[schema(value_type = Option<LimitsShape>)]
+    limits: Limits,
+    /// Limits on single destinations; the first that fits counts. At most 100.
+    #[serde(default)]
+    #[schema(value_type = Vec<LaneShape>)]
+    lanes: Vec<LaneLimit>,
+    #[schema(value_type = Option<WarmUpShape>)]
+    warm_up: Option<WarmUp>,
+    #[schema(value_type = Option<QuietShape>)]
+    quiet_hours: Option<QuietHours>,
+}
+
+impl RelayRequest {
+    fn into_spec(self) -> RelaySpec {
+        RelaySpec {
+            weight: self.weight.unwrap_or(1),
+            limits: self.limits,
+            lanes: self.lanes,
+            warm_up: self.warm_up,
+            quiet_hours: self.quiet_hours,
+            ..RelaySpec::of(self.url)
+        }
+    }
+}
+
+/// Most messages, for all workers together. Hours and days are those of UTC.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `Limits` of the domain, which knows nothing of OpenAPI")]
+pub struct LimitsShape {
+    per_sec: Option<u32>,
+    per_hour: Option<u32>,
+    per_day: Option<u32>,
+}
+
+/// A limit on what goes to one destination.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `LaneLimit` of the domain")]
+pub struct LaneShape {
+    /// A mailbox provider (`google`, `microsoft` …), a domain, or `*` for each that is not named.
+    lane: String,
+    limits: Option<LimitsShape>,
+    /// Most connections at once from one worker.
+    connections: Option<u16>,
+}
+
+/// Each day may bring more than the day before, until the ceiling.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `WarmUp` of the domain")]
+pub struct WarmUpShape {
+    #[schema(value_type = String, format = DateTime)]
+    started_at: String,
+    start_per_day: u32,
+    /// More than 1, at most 10.
+    factor: f64,
+    ceiling_per_day: u32,
+}
+
+/// Hours in which nothing goes out; they may span midnight.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes `QuietHours` of the domain")]
+pub struct QuietShape {
+    /// `22:00`
+    from: String,
+    /// `07:00`
+    until: String,
+    /// An IANA name, such as `Europe/Berlin`.
+    time_zone: String,
+}
+
+/// A relay as it stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Relay)]
+pub struct RelayView {
+    name: String,
+    /// `active` or `paused`.
+    status: &'static str,
+    /// Why it is paused.
+    reason: Option<String>,
+    /// With `***` for its password.
+    url: String,
+    weight: u32,
+    #[schema(value_type = LimitsShape)]
+    limits: Limits,
+    #[schema(value_type = Vec<LaneShape>)]
+    lanes: Vec<LaneLimit>,
+    #[schema(value_type = Option<WarmUpShape>)]
+    warm_up: Option<WarmUp>,
+    #[schema(value_type = Option<QuietShape>)]
+    quiet_hours: Option<QuietHours>,
+    /// Rises with every change.
+    version: i64,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: Timestamp,
+}
+
+impl From<Relay> for RelayView {
+    fn from(relay: Relay) -> Self {
+        let spec = relays::shown(&relay.spec);
+        Self {
+            name: relay.name,
+            status: if relay.paused.is_some() { "paused" } else { "active" },
+            reason: relay.paused,
+            url: spec.url,
+            weight: spec.weight,
+            limits: spec.limits,
+            lanes: spec.lanes,
+            warm_up: spec.warm_up,
+            quiet_hours: spec.quiet_hours,
+            version: relay.version,
+            updated_at: relay.updated_at,
+        }
+    }
+}
+
+impl From<RelayError> for Problem {
+    fn from(e: RelayError) -> Self {
+        match e {
+            RelayError::NotFound(_) => Problem::not_found(e.to_string()),
+            RelayError::Wrong(wrong) => {
+                Problem::field(FieldProblem::new(format!("#/{}", wrong.field), "invalid_value", wrong.detail))
+            }
+            RelayError::InUse(_) => Problem::new(&Kind::CONFLICT, e.to_string()),
+            RelayError::Store(e) => e.into(),
+        }
+    }
+}
+
+/// All relays, by name
+#[utoipa::path(get, path = "/v1/relays", tag = "relays", operation_id = "list_relays",
+    responses((status = 200, body = Page<RelayView>)))]
+pub async fn list(State(state): State<ApiState>) -> Result<Json<Page<RelayView>>, Problem> {
+    Ok(Json(Page::whole(state.store().relays().await?, RelayView::from)))
+}
+
+/// One relay
+#[utoipa::path(get, path = "/v1/relays/{name}", tag = "relays", operation_id = "get_relay", params(("name" = String, Path)),
+    responses((status = 200, body = RelayView), (status = 404, body = ProblemDocument)))]
+pub async fn show(State(state): State<ApiState>, Id(name): Id<String>) -> Result<Json<RelayView>, Problem> {
+    Ok(Json(relays::find(state.store(), &name).await?.into()))
+}
+
+/// Add a relay
+///
+/// Workers use it within a second.
+#[utoipa::path(post, path = "/v1/relays", tag = "relays", operation_id = "create_relay", request_body = RelayRequest,
+    responses((status = 201, body = RelayView), (status = 409, body = ProblemDocument), (status = 422, body = ProblemDocument)))]
+pub async fn create(State(state): State<ApiState>, Body(request): Body<RelayRequest>) -> Result<Stored, Problem> {
+    let Some(name) = request.name.clone() else {
+        let detail = "name is missing; give a short word that stands for the relay, such as primary";
+        return Err(Problem::field(FieldProblem::new("#/name", "required", detail)));
+    };
+    if relays::find(state.store(), &name).await.is_ok() {
+        let detail = format!("there is a relay {name}; change it with PUT /v1/relays/{name}, or use another name");
+        return Err(Problem::new(&Kind::CONFLICT, detail));
+    }
+    stored(&state, &name, request.into_spec(), true).await
+}
+
+/// Add a relay or replace what is said about one
+///
+/// What is left out is gone, only a pause stays. Workers use it within a second.
+#[utoipa::path(put, path = "/v1/relays/{name}", tag = "relays", operation_id = "put_relay", params(("name" = String, Path)),
+    request_body = RelayRequest,
+    responses((status = 200, body = RelayView), (status = 201, body = RelayView), (status = 422, body = ProblemDocument)))]
+pub async fn put(
+    State(state): State<ApiState>,
+    Id(name): Id<String>,
+    Body(request): Body<RelayRequest>,
+) -> Result<Stored, Problem> {
+    if request.name.as_ref().is_some_and(|given| *given != name) {
+        let detail = "name is another one than in the path; a relay keeps its name, so leave it out";
+        return Err(Problem::field(FieldProblem::new("#/name", "conflict", detail)));
+    }
+    let is_new = state.store().relay(&name).await?.is_none();
+    stored(&state, &name, request.into_spec(), is_new).await
+}
+
+/// A relay that was stored, and where it is.
+type Stored = (StatusCode, [(HeaderName, HeaderValue); 1], Json<RelayView>);
+
+async fn stored(state: &ApiState, name: &str, spec: RelaySpec, is_new: bool) -> Result<Stored, Problem> {
+    let relay = relays::put(state.store(), name, spec, state.now()).await?;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let location = HeaderValue::from_str(&format!("/v1/relays/{}", relay.name)).expect("a relay's name is ASCII");
+    Ok((status, [(header::LOCATION, location)], Json(RelayView::from(relay))))
+}
+
+/// Remove a relay
+///
+/// Its name stays in what it has sent. Refused while broadcasts that are not over name it.
+#[utoipa::path(delete, path = "/v1/relays/{name}", tag = "relays", operation_id = "delete_relay", params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = ProblemDocument), (status = 409, body = ProblemDocument)))]
+pub async fn remove(State(state): State<ApiState>, Id(name): Id<String>) -> Result<StatusCode, Problem> {
+    relays::remove(state.store(), &name, state.now()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayPauseRequest {
+    /// Shown beside the relay.
+    reason: Option<String>,
+}
+
+/// Pause a relay
+///
+/// What is on the wire is finished; nothing else goes through it until it is resumed. Messages take other relays.
+#[utoipa::path(post, path = "/v1/relays/{name}/pause", tag = "relays", operation_id = "pause_relay",
+    params(("name" = String, Path)), request_body = Option<RelayPauseRequest>,
+    responses((status = 200, body = RelayView), (status = 404, body = ProblemDocument), (status = 422, body = ProblemDocument)))]
+pub async fn pause(
+    State(state): State<ApiState>,
+    Id(name): Id<String>,
+    body: Option<Body<RelayPauseRequest>>,
+) -> Result<Json<RelayView>, Problem> {
+    let reason = body
+        .and_then(|Body(b)| b.reason)
+        .unwrap_or_else(|| "paused over the API".to_owned());
+    let relay = relays::pause(state.store(), &name, Some(&reason), state.now()).await?;
+    Ok(Json(relay.into()))
+}
+
+/// Let a relay go on
+#[utoipa::path(post, path = "/v1/relays/{name}/resume", tag = "relays", operation_id = "resume_relay",
+    params(("name" = String, Path)), responses((status = 200, body = RelayView), (status = 404, body = ProblemDocument)))]
+pub async fn resume(State(state): State<ApiState>, Id(name): Id<String>) -> Result<Json<RelayView>, Problem> {
+    let relay = relays::pause(state.store(), &name, None, state.now()).await?;
+    Ok(Json(relay.into()))
+}
+
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RelayTestRequest {
+    /// Where one test message goes. Without it nothing is sent.
+    to: Option<String>,
+    /// The sender of the test message.
+    from: Option<String>,
+}
+
+/// What a test of a relay came to.
+#[derive(Serialize, ToSchema)]
+pub struct RelayTest {
+    /// Whether everything that was tried went well.
+    ok: bool,
+    summary: String,
+    trouble: Option<RelayTrouble>,
+    steps: Vec<RelayTestStep>,
+    took_ms: u64,
+}
+
+/// What stands in the way.
+#[derive(Serialize, ToSchema)]
+pub struct RelayTrouble {
+    stage: &'static str,
+    /// The reason class, as messages have it.
+    class: &'static str,
+    /// `relay`, `broadcast`, `message` or `recipient`.
+    fault: &'static str,
+    advice: String,
+    retry_after_secs: Option<u64>,
+}
+
+/// One step, from `connect` to `message content`.
+#[derive(Serialize, ToSchema)]
+pub struct RelayTestStep {
+    stage: &'static str,
+    took_ms: u64,
+    lines: Vec<RelayTestLine>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RelayTestLine {
+    /// `us`, `relay`, or `note` for what was not said.
+    #[schema(value_type = String)]
+    from: Voice,
+    text: String,
+}
+
+fn millis(took: std::time::Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl From<Report> for RelayTest {
+    fn from(report: Report) -> Self {
+        let steps = report.steps.into_iter().map(|step| RelayTestStep {
+            stage: step.stage.as_str(),
+            took_ms: millis(step.took),
+            lines: step
+                .said
+                .into_iter()
+                .map(|said| RelayTestLine {
+                    from: said.voice,
+                    text: said.text,
+                })
+                .collect(),
+        });
+        Self {
+            ok: report.is_good,
+            summary: report.summary,
+            trouble: report.trouble.map(|t| RelayTrouble {
+                stage: t.stage.as_str(),
+                class: t.class,
+                fault: t.fault,
+                advice: t.advice,
+                retry_after_secs: t.retry_after.map(|d| d.as_secs()),
+            }),
+            steps: steps.collect(),
+            took_ms: millis(report.took),
+        }
+    }
+}
+
+/// Test a relay
+///
+/// Opens a connection from the machine that answers this request, with TLS and login, and tells what was said. With `to` and `from`
+/// one test message goes out besides. It takes 40 seconds at most.
+#[utoipa::path(post, path = "/v1/relays/{name}/test", tag = "relays", operation_id = "test_relay",
+    params(("name" = String, Path)), request_body = Option<RelayTestRequest>,
+    responses((status = 200, body = RelayTest), (status = 404, body = ProblemDocument), (status = 422, body = ProblemDocument),
+        (status = 503, body = ProblemDocument)))]
+pub async fn test(
+    State(state): State<ApiState>,
+    Id(name): Id<String>,
+    body: Option<Body<RelayTestRequest>>,
+) -> Result<Json<RelayTest>, Problem> {
+    let relay = relays::find(state.store(), &name).await?;
+    let Body(request) = body.unwrap_or_else(|| Body(RelayTestRequest::default()));
+    let mail = test_mail(&state, request).await?;
+    let report = probe(&relay, mail.as_ref(), state.now()).await.map_err(|e| match e {
+        ProbeError::Busy => Problem::new(&Kind::UNAVAILABLE, e.to_string()),
+        ProbeError::Unusable(why) => Problem::new(&Kind::CONFLICT, why),
+    })?;
+    Ok(Json(report.into()))
+}
+
+async fn test_mail(state: &ApiState, request: RelayTestRequest) -> Result<Option<TestMail>, Problem> {
+    let wrong = |at: &str, code, why: String| Problem::field(FieldProblem::new(at, code, why));
+    let read =
+        |at: &'static str, text: &str| EmailAddress::parse(text).map_err(|why| wrong(at, "invalid_address", why));
+    let Some(to) = request.to.filter(|to| !to.is_empty()) else {
+        return match request.from {
+            None => Ok(None),
+            Some(_) => Err(wrong("#/to", "required", "to is missing; name who gets the test message".into())),
+        };
+    };
+    let Some(from) = request.from.filter(|from| !from.is_empty()) else {
+        let why = "from is missing; name a sender that this relay sends for";
+        return Err(wrong("#/from", "required", why.into()));
+    };
+    let (to, from) = (read("#/to", &to)?, read("#/from", &from)?);
+    if state.store().suppression(&parse_email(to.as_str())?).await?.is_some() {
+        let why = format!("{to} is suppressed and gets no mail, not even a test; use another address");
+        return Err(wrong("#/to", "suppressed", why));
+    }
+    Ok(Some(TestMail { from, to }))
+}
