@@ -12,7 +12,7 @@ use super::exit::{Exit, Failed, Outcome};
 use super::signals;
 use super::terminal::{Progress, note, number, say, span, table};
 use super::view::Speed;
-use crate::sink::{Sink as Relay, SinkCertificate, SinkOptions, SinkStats, SinkTls};
+use crate::sink::{Extensions, Script, Sink as Relay, SinkCertificate, SinkOptions, SinkStats, SinkTls};
 
 /// Between two counts on a terminal.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +23,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 Examples:
   hikyaku sink
   hikyaku sink --latency 20ms --reject-rate 0.02 --log truth.ndjson
+  hikyaku sink --rule 'rcpt/@slow.example=450 4.2.1 too fast' --rule dot#5=close
   HIKYAKU_RELAY_URL=smtp://127.0.0.1:2525 hikyaku serve
 
 It is an SMTP server that takes everything and passes nothing on.
@@ -30,6 +31,12 @@ It is an SMTP server that takes everything and passes nothing on.
 A recipient can ask for a fault by its address: reject-550-5.1.1@…,
 defer-451@…, defer-once@…, drop-after-dot@…, close-at-data@…, stall@…; a +tag
 may follow, as in defer-once+17@example.org.
+
+A --rule does so by stage: STAGE[/ADDRESS][#N]=ACT. Stages are banner, ehlo,
+starttls, auth, mail, rcpt, data, dot, rset and quit; with rcpt, data and dot an
+address, or @domain, may be named; #N is the Nth time only. The act is a reply
+such as '451 4.3.0 busy', or close, reset, silence, bye:REPLY (and closed), or
+drip:REPLY (a byte in ten seconds).
 
 Ctrl-C prints what was counted and exits with 0.")]
 pub struct Sink {
@@ -56,6 +63,14 @@ pub struct Sink {
     /// The share of messages that are taken while the connection breaks instead of the reply, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     drop_after_data_rate: f64,
+
+    /// Behave otherwise at a stage; see below. May be given more than once, and the first that fits counts
+    #[arg(long = "rule", value_name = "RULE")]
+    rules: Vec<String>,
+
+    /// Extensions that are not offered: pipelining, chunking, smtputf8, dsn, size, ehlo
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    without: Vec<Extension>,
 
     /// Makes the same faults happen again
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -87,6 +102,30 @@ enum Tls {
     None,
     Starttls,
     Implicit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Extension {
+    Pipelining,
+    Chunking,
+    Smtputf8,
+    Dsn,
+    Size,
+    Ehlo,
+}
+
+fn extensions(without: &[Extension]) -> Extensions {
+    let has = |extension| !without.contains(&extension);
+    let all = Extensions::default();
+    Extensions {
+        pipelining: has(Extension::Pipelining),
+        chunking: has(Extension::Chunking),
+        smtputf8: has(Extension::Smtputf8),
+        dsn: has(Extension::Dsn),
+        size: all.size.filter(|_| has(Extension::Size)),
+        ehlo: has(Extension::Ehlo),
+        ..all
+    }
 }
 
 /// Runs the command.
@@ -143,7 +182,13 @@ fn options(args: Sink) -> Result<SinkOptions, Failed> {
     if args.allow_outside && !args.listen.ip().is_loopback() {
         note("Others can reach this address, and it takes mail from anybody.");
     }
+    let script = args
+        .rules
+        .iter()
+        .try_fold(Script::default(), |script, rule| script.parse(rule));
     Ok(SinkOptions {
+        script: script.map_err(|why| Failed::usage(format!("--rule: {why}")))?,
+        extensions: extensions(&args.without),
         listen: args.listen,
         allow_outside: args.allow_outside,
         latency: args.latency,

@@ -114,6 +114,10 @@ impl<'a, S: SinkStream> Connection<'a, S> {
                     self.stream.reset_on_close();
                     return None;
                 }
+                Step::Hang => {
+                    self.drain().await?;
+                    std::future::pending::<()>().await;
+                }
                 Step::Silence => {
                     self.drain().await?;
                     self.wait_for_the_end().await;

@@ -21,6 +21,8 @@ pub struct Captured {
     pub connection: u64,
     pub from: String,
     pub to: Vec<String>,
+    /// MAIL and RCPT with their parameters, as they came.
+    pub commands: Vec<String>,
     /// Headers and body with the transparency of SMTP removed.
     pub raw: Vec<u8>,
 }
@@ -69,6 +71,7 @@ mod tests {
             connection: 1,
             from: String::new(),
             to: vec![],
+            commands: vec![],
             raw: vec![b'x'; len],
         }
     }

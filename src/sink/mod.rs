@@ -72,6 +72,7 @@ pub struct Extensions {
     pub pipelining: bool,
     pub chunking: bool,
     pub smtputf8: bool,
+    pub dsn: bool,
     /// Largest message offered with SIZE, and enforced; `None` offers no SIZE.
     pub size: Option<usize>,
     /// The mechanisms named after AUTH, when authentication is required.
@@ -87,8 +88,9 @@ impl Default for Extensions {
             pipelining: true,
             chunking: true,
             smtputf8: true,
+            dsn: true,
             size,
-            auth: "PLAIN LOGIN".into(),
+            auth: "PLAIN LOGIN XOAUTH2".into(),
             ehlo: true,
         }
     }

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// Between two bytes of a reply that drips, from the command line.
+const DRIP: Duration = Duration::from_secs(10);
+
 /// A point of a session at which something else may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
@@ -36,6 +39,8 @@ pub enum Act {
     Close,
     /// Closed with a TCP reset.
     Reset,
+    /// As `Say`, and then nothing is read any more.
+    SayAndHang(Vec<u8>),
     /// Nothing, ever: the client has to lose patience.
     Silence,
 }
@@ -47,6 +52,8 @@ pub struct Script(Vec<Arc<Exception>>);
 #[derive(Debug)]
 struct Exception {
     at: At,
+    /// Only for this address, or for this domain when it begins with `@`.
+    to: Option<String>,
     act: Act,
     skips_left: AtomicU32,
     times_left: AtomicU32,
@@ -65,9 +72,48 @@ impl Script {
         self.with(at, skips, 1, act)
     }
 
-    fn with(mut self, at: At, skips: u32, times: u32, act: Act) -> Self {
+    /// Every time it is about this address, or a domain that is given as `@domain`.
+    #[must_use]
+    pub fn for_address(self, at: At, to: impl Into<String>, act: Act) -> Self {
+        self.push(at, Some(to.into()), 0, u32::MAX, act)
+    }
+
+    /// Reads `STAGE[/ADDRESS][#N]=ACT` and adds it, as the command line has it. The act is a reply such as `451 4.3.0 busy`, or
+    /// `close`, `reset`, `silence`, `bye:REPLY` (and closed), `drip:REPLY` (a byte in ten seconds). `#N` is the Nth time only.
+    ///
+    /// # Errors
+    /// A sentence that names the part and the fix.
+    pub fn parse(self, rule: &str) -> Result<Self, String> {
+        let (when, act) = rule
+            .split_once('=')
+            .ok_or("a rule is STAGE=ACT, such as rcpt='451 4.3.0 busy'")?;
+        let (when, nth) = match when.split_once('#') {
+            None => (when, None),
+            Some((when, n)) => match n.parse::<u32>() {
+                Ok(n) if n > 0 => (when, Some(n - 1)),
+                _ => return Err(format!("'#{n}' is not which time; count from #1")),
+            },
+        };
+        let (stage, to) = match when.split_once('/') {
+            Some((stage, to)) => (stage, Some(to.to_owned())),
+            None => (when, None),
+        };
+        let at = At::named(stage)?;
+        let is_addressed = matches!(at, At::Rcpt | At::Data | At::Dot);
+        if to.is_some() && !is_addressed {
+            return Err(format!("at {stage} no recipient is known yet; name one with rcpt, data or dot"));
+        }
+        Ok(self.push(at, to, nth.unwrap_or(0), nth.map_or(u32::MAX, |_| 1), Act::parse(act)?))
+    }
+
+    fn with(self, at: At, skips: u32, times: u32, act: Act) -> Self {
+        self.push(at, None, skips, times, act)
+    }
+
+    fn push(mut self, at: At, to: Option<String>, skips: u32, times: u32, act: Act) -> Self {
         let exception = Exception {
             at,
+            to,
             act,
             skips_left: skips.into(),
             times_left: times.into(),
@@ -76,12 +122,69 @@ impl Script {
         self
     }
 
-    pub(super) fn act(&self, at: At) -> Option<Act> {
-        self.0.iter().filter(|e| e.at == at).find_map(|e| e.take())
+    /// `to` is the recipient that it is about, where there is one.
+    pub(super) fn act(&self, at: At, to: Option<&str>) -> Option<Act> {
+        self.0
+            .iter()
+            .filter(|e| e.at == at && e.concerns(to))
+            .find_map(|e| e.take())
+    }
+}
+
+impl At {
+    fn named(stage: &str) -> Result<Self, String> {
+        Ok(match stage.to_ascii_lowercase().as_str() {
+            "banner" => At::Banner,
+            "ehlo" => At::Ehlo,
+            "starttls" => At::StartTls,
+            "auth" => At::Auth,
+            "mail" => At::Mail,
+            "rcpt" => At::Rcpt,
+            "data" => At::Data,
+            "dot" => At::Dot,
+            "rset" => At::Rset,
+            "quit" => At::Quit,
+            _ => {
+                return Err(format!(
+                    "'{stage}' is no stage; use banner, ehlo, starttls, auth, mail, rcpt, data, dot, rset or quit"
+                ));
+            }
+        })
+    }
+}
+
+impl Act {
+    fn parse(text: &str) -> Result<Self, String> {
+        let line = |reply: &str| match reply.as_bytes() {
+            [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9', ..] => Ok(format!("{reply}\r\n").into_bytes()),
+            _ => Err(format!(
+                "'{reply}' is no reply; begin it with a code, or say close, reset, silence, bye:… or drip:…"
+            )),
+        };
+        match text.split_once(':') {
+            Some(("bye", reply)) => return line(reply).map(Act::SayAndClose),
+            Some(("drip", reply)) => return line(reply).map(|bytes| Act::Drip(bytes, DRIP)),
+            _ => {}
+        }
+        match text {
+            "close" => Ok(Act::Close),
+            "reset" => Ok(Act::Reset),
+            "silence" => Ok(Act::Silence),
+            reply => line(reply).map(Act::Say),
+        }
     }
 }
 
 impl Exception {
+    fn concerns(&self, address: Option<&str>) -> bool {
+        match (&self.to, address) {
+            (None, _) => true,
+            (Some(to), Some(address)) if to.starts_with('@') => address.ends_with(to.as_str()),
+            (Some(to), Some(address)) => to == address,
+            (Some(_), None) => false,
+        }
+    }
+
     fn take(&self) -> Option<Act> {
         let one_less = |n: u32| n.checked_sub(1);
         if self
@@ -179,8 +282,33 @@ mod tests {
     #[test]
     fn an_exception_waits_its_skips_and_ends_after_its_times() {
         let script = Script::default().once(At::Mail, 1, Act::Close);
-        let acts: Vec<_> = (0..3).map(|_| script.act(At::Mail)).collect();
+        let acts: Vec<_> = (0..3).map(|_| script.act(At::Mail, None)).collect();
         assert_eq!(acts, [None, Some(Act::Close), None]);
-        assert_eq!(script.act(At::Rcpt), None);
+        assert_eq!(script.act(At::Rcpt, None), None);
+    }
+
+    #[test]
+    fn a_rule_is_read_or_refused_with_the_fix() {
+        let script = Script::default()
+            .parse("rcpt/@slow.example=451 4.3.0 busy")
+            .and_then(|s| s.parse("rcpt/anna@x.example=close"))
+            .and_then(|s| s.parse("dot#2=reset"))
+            .unwrap();
+        let busy = Some(Act::Say(b"451 4.3.0 busy\r\n".to_vec()));
+        assert_eq!(script.act(At::Rcpt, Some("bo@slow.example")), busy);
+        assert_eq!(script.act(At::Rcpt, Some("anna@x.example")), Some(Act::Close));
+        assert_eq!(script.act(At::Rcpt, Some("bo@x.example")), None);
+        let dots: Vec<_> = (0..3).map(|_| script.act(At::Dot, None)).collect();
+        assert_eq!(dots, [None, Some(Act::Reset), None]);
+        for (rule, part) in [
+            ("rcpt", "STAGE=ACT"),
+            ("never=close", "no stage"),
+            ("rcpt=maybe", "begin it with a code"),
+            ("dot#0=close", "from #1"),
+            ("mail/anna@x.example=close", "no recipient"),
+        ] {
+            let error = Script::default().parse(rule).unwrap_err();
+            assert!(error.contains(part), "{rule}: {error}");
+        }
     }
 }

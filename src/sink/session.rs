@@ -30,6 +30,8 @@ pub(super) enum Step {
     Close,
     Reset,
     Silence,
+    /// Silence, and deaf as well.
+    Hang,
 }
 
 /// What the next bytes are.
@@ -43,6 +45,9 @@ enum Mode {
         is_last: bool,
     },
     AuthPlain,
+    AuthXOAuth2,
+    /// After a token was refused: the client has to say so with an empty line.
+    AuthRefused,
     AuthLoginUser,
     AuthLoginPassword,
 }
@@ -57,6 +62,10 @@ pub(super) struct Session {
     is_authenticated: bool,
     from: Option<String>,
     to: Vec<String>,
+    /// MAIL and RCPT as they came.
+    commands: Vec<String>,
+    /// Whom the script is asked about.
+    addressee: Option<String>,
     wish: Option<Wish>,
     content: Vec<u8>,
     content_len: usize,
@@ -65,6 +74,8 @@ pub(super) struct Session {
     truth_before: Vec<u8>,
     truth_after: Vec<u8>,
     next: Option<Step>,
+    /// After a reply that drips.
+    after: Option<Step>,
 }
 
 impl Session {
@@ -78,6 +89,8 @@ impl Session {
             is_greeted: false,
             from: None,
             to: Vec::new(),
+            commands: Vec::new(),
+            addressee: None,
             wish: None,
             content: Vec::new(),
             content_len: 0,
@@ -86,6 +99,7 @@ impl Session {
             truth_before: Vec::new(),
             truth_after: Vec::new(),
             next: None,
+            after: None,
         }
     }
 
@@ -118,7 +132,7 @@ impl Session {
     /// Takes as much as is complete.
     pub fn eat(&mut self, inbox: &mut BytesMut) -> Step {
         loop {
-            if let Some(step) = self.next.take() {
+            if let Some(step) = self.next.take().or_else(|| self.after.take()) {
                 return step;
             }
             let went_on = match self.mode {
@@ -151,6 +165,11 @@ impl Session {
         let line = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
         match self.mode {
             Mode::AuthPlain => self.check_plain(&line),
+            Mode::AuthXOAuth2 => self.check_xoauth2(&line),
+            Mode::AuthRefused => {
+                self.mode = Mode::Command;
+                self.answer(At::Auth, "535 5.7.8 the token is not good\r\n");
+            }
             Mode::AuthLoginUser => {
                 self.login_user = decoded(&line);
                 self.mode = Mode::AuthLoginPassword;
@@ -210,6 +229,7 @@ impl Session {
         offer(offers.size.is_some(), &format!("SIZE {}", offers.size.unwrap_or(0)));
         offer(matches!(self.shared.options.tls, SinkTls::StartTls(_)) && !self.is_tls, "STARTTLS");
         offer(self.shared.options.require_auth.is_some(), &format!("AUTH {}", offers.auth));
+        offer(offers.dsn, "DSN");
         offer(true, "8BITMIME");
         offer(true, "ENHANCEDSTATUSCODES");
         let last = lines.len() - 1;
@@ -235,7 +255,10 @@ impl Session {
             inbox.clear();
         }
         if self.answer(At::StartTls, "220 2.0.0 go ahead\r\n") == b'2' {
-            self.next.get_or_insert(Step::StartTls);
+            match self.next {
+                None => self.next = Some(Step::StartTls),
+                Some(_) => self.after = Some(Step::StartTls),
+            }
         }
     }
 
@@ -245,6 +268,11 @@ impl Session {
             "PLAIN" if !initial.is_empty() => self.check_plain(initial),
             "PLAIN" => {
                 self.mode = Mode::AuthPlain;
+                self.answer(At::Auth, "334 \r\n");
+            }
+            "XOAUTH2" if !initial.is_empty() => self.check_xoauth2(initial),
+            "XOAUTH2" => {
+                self.mode = Mode::AuthXOAuth2;
                 self.answer(At::Auth, "334 \r\n");
             }
             "LOGIN" => {
@@ -260,6 +288,21 @@ impl Session {
         let mut parts = proof.split('\0').skip(1);
         let user = parts.next().unwrap_or("").to_owned();
         self.check_login(user, parts.next().unwrap_or("").to_owned());
+    }
+
+    /// The password is the token. A wrong one is refused in two steps, as the providers do.
+    fn check_xoauth2(&mut self, response: &str) {
+        let proof = decoded(response);
+        let user = proof.strip_prefix("user=").and_then(|p| p.split('\x01').next());
+        let token = proof.split('\x01').find_map(|p| p.strip_prefix("auth=Bearer "));
+        let given = user.unwrap_or("").to_owned();
+        let token = token.unwrap_or("").to_owned();
+        if self.shared.options.require_auth.as_ref() == Some(&(given.clone(), token.clone())) {
+            return self.check_login(given, token);
+        }
+        self.mode = Mode::AuthRefused;
+        let why = STANDARD.encode(r#"{"status":"401","schemes":"bearer"}"#);
+        self.answer(At::Auth, &format!("334 {why}\r\n"));
     }
 
     fn check_login(&mut self, user: String, password: String) {
@@ -291,6 +334,7 @@ impl Session {
         };
         if self.answer(At::Mail, reply) == b'2' {
             self.from = Some(path(rest, "FROM:").unwrap_or_default());
+            self.commands = vec![format!("MAIL {rest}")];
         }
     }
 
@@ -298,6 +342,7 @@ impl Session {
         let Some(to) = path(rest, "TO:").filter(|to| !to.is_empty()) else {
             return self.say("501 5.5.4 syntax: RCPT TO:<address>\r\n");
         };
+        self.addressee = Some(to.clone());
         let reception = match () {
             () if self.from.is_none() => Reception::Refuse("503 5.5.1 MAIL first\r\n".into()),
             () if self.to.len() >= RECIPIENTS_MAX => Reception::Refuse("452 4.5.3 too many recipients\r\n".into()),
@@ -312,6 +357,7 @@ impl Session {
             Reception::Accept(wish) => {
                 if self.answer(At::Rcpt, "250 2.1.5 ok\r\n") == b'2' {
                     self.to.push(to);
+                    self.commands.push(format!("RCPT {rest}"));
                     self.wish = wish.or(self.wish.take());
                 }
             }
@@ -348,6 +394,7 @@ impl Session {
     fn forget(&mut self) {
         self.from = None;
         self.to.clear();
+        self.addressee = None;
         self.wish = None;
         self.content.clear();
         self.content_len = 0;
@@ -369,7 +416,7 @@ impl Session {
     /// Says `reply`, or does what the script has for this stage. Returns the first digit of what was
     /// said, `0` when nothing was.
     fn answer(&mut self, at: At, reply: &str) -> u8 {
-        let said = match self.shared.options.script.act(at) {
+        let said = match self.shared.options.script.act(at, self.addressee.as_deref()) {
             None => {
                 self.say(reply);
                 return reply.as_bytes()[0];
@@ -377,6 +424,10 @@ impl Session {
             Some(Act::Say(bytes)) => bytes,
             Some(Act::SayAndClose(bytes)) => {
                 self.next = Some(Step::Close);
+                bytes
+            }
+            Some(Act::SayAndHang(bytes)) => {
+                self.next = Some(Step::Hang);
                 bytes
             }
             Some(Act::Drip(bytes, pause)) => {

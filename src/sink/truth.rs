@@ -1,7 +1,7 @@
 //! The ground truth: what the relay really received, decided and answered, a JSON object a line, to
 //! be held against what the sender believes.
 //!
-//! Three events a message: `data_complete` when the end of data was read, `decision` with the code
+//! Three events a message: `data_complete` with the hash of its bytes when the end of data was read, `decision` with the code
 //! (or without, when none will be sent), and `reply_flushed` when the reply had been handed to the
 //! system. The first two are written before the reply leaves, so that no reply is without them.
 
@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
+use aws_lc_rs::digest;
 use serde::Serialize;
 
 use super::locked;
@@ -25,6 +26,9 @@ pub(super) struct Event<'a> {
     pub connection: u64,
     pub message_id: Option<&'a str>,
     pub rcpt: &'a [String],
+    /// Of header and body, with the transparency of SMTP removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
 }
@@ -49,6 +53,12 @@ impl Truth {
                 .expect("a ground truth with holes is worse than none");
         }
     }
+}
+
+/// In hex.
+pub(super) fn sha256(raw: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, raw);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The value of the Message-ID header, if there is one.

@@ -1,11 +1,13 @@
-//! AUTH (RFC 4954) with PLAIN (RFC 4616) or LOGIN. Never in clear to another machine, and never a
+//! AUTH (RFC 4954) with PLAIN (RFC 4616), LOGIN or XOAUTH2. Never in clear to another machine, and never a
 //! second mechanism after the first was refused: that is how an attacker makes a client weaker.
+
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::config::{Credentials, RelayConfig};
+use super::config::{AuthMethod, Credentials, RelayConfig};
 use super::failure::Cause;
 use super::open::{Capabilities, command};
 use super::reply::Reply;
@@ -30,21 +32,11 @@ where
         ));
     }
     let limit = relay.timeouts.auth;
-    let reply = match (offers.auth_plain, offers.auth_login) {
-        (true, _) => {
-            let proof = STANDARD.encode(format!("\0{}\0{}", credentials.user, credentials.password));
-            let reply = command(wire, &format!("AUTH PLAIN {proof}"), limit).await?;
-            // Some servers overlook the initial response and ask for it.
-            if reply.code == 334 {
-                command(wire, &proof, limit).await?
-            } else {
-                reply
-            }
-        }
-        (false, true) => login(wire, credentials, limit).await?,
-        (false, false) => {
-            return Err(Cause::Unsupported("the relay offers neither AUTH PLAIN nor AUTH LOGIN".into()));
-        }
+    let reply = match relay.auth {
+        AuthMethod::Password | AuthMethod::Plain if offers.auth_plain => plain(wire, credentials, limit).await?,
+        AuthMethod::Password | AuthMethod::Login if offers.auth_login => login(wire, credentials, limit).await?,
+        AuthMethod::XOAuth2 if offers.auth_xoauth2 => xoauth2(wire, credentials, limit).await?,
+        method => return Err(Cause::Unsupported(format!("the relay does not offer AUTH {}", named(method)))),
     };
     match reply.digit() {
         2 => Ok(()),
@@ -53,8 +45,52 @@ where
     }
 }
 
+fn named(method: AuthMethod) -> &'static str {
+    match method {
+        AuthMethod::Password => "PLAIN or LOGIN",
+        AuthMethod::Plain => "PLAIN",
+        AuthMethod::Login => "LOGIN",
+        AuthMethod::XOAuth2 => "XOAUTH2",
+    }
+}
+
+async fn plain<S>(wire: &mut Wire<S>, credentials: &Credentials, limit: Duration) -> Result<Reply, Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let proof = STANDARD.encode(format!("\0{}\0{}", credentials.user, credentials.password));
+    let reply = command(wire, &format!("AUTH PLAIN {proof}"), limit).await?;
+    // Some servers overlook the initial response and ask for it.
+    match reply.code {
+        334 => command(wire, &proof, limit).await,
+        _ => Ok(reply),
+    }
+}
+
+/// A refused token is answered with 334 and a JSON text that says why; the 535 comes only after an empty line.
+async fn xoauth2<S>(wire: &mut Wire<S>, credentials: &Credentials, limit: Duration) -> Result<Reply, Cause>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let proof = format!("user={}\x01auth=Bearer {}\x01\x01", credentials.user, credentials.password);
+    let proof = STANDARD.encode(proof);
+    let mut reply = command(wire, &format!("AUTH XOAUTH2 {proof}"), limit).await?;
+    if reply.code == 334 && reply.text.is_empty() {
+        reply = command(wire, &proof, limit).await?;
+    }
+    if reply.code != 334 {
+        return Ok(reply);
+    }
+    match command(wire, "", limit).await? {
+        accepted if accepted.is_positive() => {
+            Err(Cause::Desync(format!("{} to a token that was refused", accepted.code)))
+        }
+        refused => Ok(refused),
+    }
+}
+
 /// LOGIN has no specification; every server asks for the name first and for the password second.
-async fn login<S>(wire: &mut Wire<S>, credentials: &Credentials, limit: std::time::Duration) -> Result<Reply, Cause>
+async fn login<S>(wire: &mut Wire<S>, credentials: &Credentials, limit: Duration) -> Result<Reply, Cause>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

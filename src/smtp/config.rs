@@ -23,6 +23,10 @@ pub const MESSAGES_PER_CONNECTION_DEFAULT: u32 = 1_000;
 /// more in doubt than the speed is worth.
 pub const CHUNKING_MAX: u32 = 64;
 
+/// How old a connection may become before it is replaced: a relay's address can change, and what stands in between forgets
+/// connections.
+pub const AGE_MAX_DEFAULT: Duration = Duration::from_secs(1_800);
+
 /// Whether and how the connection is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsMode {
@@ -34,10 +38,31 @@ pub enum TlsMode {
     Implicit,
 }
 
+/// How we prove who we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// PLAIN where it is offered, else LOGIN.
+    Password,
+    /// PLAIN (RFC 4616) and nothing else.
+    Plain,
+    Login,
+    /// The password is an OAuth 2.0 access token.
+    XOAuth2,
+}
+
+/// Which reports (RFC 3461) a relay is asked for; nothing is asked of one that does not offer DSN.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Notify {
+    pub success: bool,
+    pub failure: bool,
+    pub delay: bool,
+}
+
 /// What AUTH needs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub user: String,
+    /// Or the access token, for [`AuthMethod::XOAuth2`].
     pub password: String,
 }
 
@@ -65,6 +90,9 @@ pub struct Timeouts {
     pub data: Duration,
     /// Until the relay has taken one block of at most 64 KiB.
     pub block: Duration,
+    /// Until the relay has taken the whole of a message, or of a window of them. Twice the longest of the others: a relay that
+    /// takes each block just in time could hold a large message for hours.
+    pub content: Duration,
     pub final_dot: Duration,
     pub rset: Duration,
     pub quit: Duration,
@@ -82,6 +110,7 @@ impl Default for Timeouts {
             rcpt: secs(300),
             data: secs(120),
             block: secs(180),
+            content: secs(1_200),
             final_dot: secs(600),
             rset: secs(20),
             quit: secs(5),
@@ -111,6 +140,11 @@ pub struct RelayConfig {
     /// which is the default: a connection that breaks then leaves one message in doubt, and not as many as were in flight.
     pub chunking: u32,
     pub messages_per_connection_max: u32,
+    /// How old a connection may become.
+    pub age_max: Duration,
+    pub auth: AuthMethod,
+    /// The reports asked for with each message; `None` asks for nothing, and the relay does as it sees fit.
+    pub notify: Option<Notify>,
     pub timeouts: Timeouts,
     /// Whether the certificate is checked. Only a relay on loopback may go unchecked.
     pub verify_certificate: bool,
@@ -120,8 +154,9 @@ pub struct RelayConfig {
 
 impl RelayConfig {
     /// Reads `smtp://[user:password@]host[:port]?tls=none|starttls|implicit&connections=N&rate=N`
-    /// (`smtps://` is `tls=implicit`). More options: `pipelining=on|off`, `helo=NAME`, `name=NAME`,
-    /// `verify=no` (loopback only). Without `tls=` a relay on loopback is spoken to in clear and any
+    /// (`smtps://` is `tls=implicit`). More options: `pipelining=on|off`, `chunking=off|N`, `messages=N` and `age_secs=N` for one
+    /// connection, `auth=password|plain|login|xoauth2`, `dsn=off|never|failure,delay,success`, `connect_secs=N`, `banner_secs=N`,
+    /// `helo=NAME`, `name=NAME`, `verify=no` (loopback only). Without `tls=` a relay on loopback is spoken to in clear and any
     /// other with STARTTLS. The port's default follows: 25 in clear, 587 STARTTLS, 465 implicit.
     ///
     /// # Errors
@@ -172,6 +207,9 @@ impl RelayConfig {
             pipelining: true,
             chunking: 0,
             messages_per_connection_max: MESSAGES_PER_CONNECTION_DEFAULT,
+            age_max: AGE_MAX_DEFAULT,
+            auth: AuthMethod::Password,
+            notify: None,
             timeouts: Timeouts::default(),
             verify_certificate: true,
             extra_roots: Vec::new(),
@@ -193,11 +231,16 @@ impl RelayConfig {
             "helo" => self.helo_name = Some(helo_name(value)?),
             "pipelining" => self.pipelining = switch(key, value)?,
             "chunking" => self.chunking = chunking(value)?,
+            "age_secs" => self.age_max = seconds(key, value, 86_400)?,
+            "auth" => self.auth = auth_method(value)?,
+            "dsn" => self.notify = notify(value)?,
+            "connect_secs" => self.timeouts.connect = seconds(key, value, 600)?,
+            "banner_secs" => self.timeouts.banner = seconds(key, value, 600)?,
             "verify" => self.verify_certificate = switch(key, value)?,
             _ => {
                 return Err(format!(
-                    "the relay URL has an unknown option '{}'; known are tls, connections, rate, messages, helo, \
-                     name, pipelining, chunking, verify",
+                    "the relay URL has an unknown option '{}'; known are tls, connections, rate, messages, \
+                     age_secs, pipelining, chunking, auth, dsn, connect_secs, banner_secs, helo, name, verify",
                     key.escape_debug()
                 ));
             }
@@ -206,6 +249,12 @@ impl RelayConfig {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.auth != AuthMethod::Password && self.credentials.is_none() {
+            return Err(
+                "the relay URL says auth= without a user and a password; write them as smtp://user:password@host"
+                    .into(),
+            );
+        }
         if self.is_loopback() {
             return Ok(());
         }
@@ -279,6 +328,45 @@ fn switch(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
+fn seconds(key: &str, value: &str, most: u32) -> Result<Duration, String> {
+    whole_number(key, value, most).map(|n| Duration::from_secs(n.into()))
+}
+
+fn auth_method(value: &str) -> Result<AuthMethod, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "password" => Ok(AuthMethod::Password),
+        "plain" => Ok(AuthMethod::Plain),
+        "login" => Ok(AuthMethod::Login),
+        "xoauth2" => Ok(AuthMethod::XOAuth2),
+        _ => Err(format!("the relay URL's auth is '{}'; use password, plain, login or xoauth2", value.escape_debug())),
+    }
+}
+
+/// `off`, `never`, or the reports wanted.
+fn notify(value: &str) -> Result<Option<Notify>, String> {
+    let mut notify = Notify::default();
+    match value.to_ascii_lowercase().as_str() {
+        "off" | "no" => return Ok(None),
+        "never" => {}
+        words => {
+            for word in words.split(',') {
+                match word {
+                    "success" => notify.success = true,
+                    "failure" => notify.failure = true,
+                    "delay" => notify.delay = true,
+                    _ => {
+                        return Err(format!(
+                            "the relay URL's dsn is '{}'; use off, never, or some of failure,delay,success",
+                            value.escape_debug()
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    Ok(Some(notify))
+}
+
 /// Messages in flight, or `off`.
 fn chunking(value: &str) -> Result<u32, String> {
     match value {
@@ -315,6 +403,19 @@ mod tests {
     }
 
     #[test]
+    fn a_url_says_how_to_speak() {
+        let url = "smtps://u:token@h.example?chunking=8&age_secs=60&auth=xoauth2&dsn=failure,delay&banner_secs=120";
+        let relay = RelayConfig::parse(url).unwrap();
+        assert_eq!((relay.chunking, relay.auth, relay.age_max.as_secs()), (8, AuthMethod::XOAuth2, 60));
+        let notify = relay.notify.unwrap();
+        assert_eq!((notify.failure, notify.delay, notify.success), (true, true, false));
+        assert_eq!(relay.timeouts.banner.as_secs(), 120);
+        let off = RelayConfig::parse("smtp://h.example?chunking=off&dsn=off&pipelining=off").unwrap();
+        assert_eq!((off.chunking, off.notify, off.pipelining), (0, None, false));
+        assert_eq!(RelayConfig::parse("smtp://h.example?dsn=never").unwrap().notify, Some(Notify::default()));
+    }
+
+    #[test]
     fn defaults_follow_from_where_the_relay_is() {
         for (url, tls, port) in [
             ("smtp://127.0.0.1:1025", TlsMode::None, 1025),
@@ -346,6 +447,11 @@ mod tests {
             ("smtp://h.example?helo=a%0d%0aMAIL", "helo"),
             ("smtp://h.example?speed=9", "unknown option 'speed'"),
             ("smtp://h.example?pipelining=perhaps", "on or off"),
+            ("smtp://h.example?auth=guess", "xoauth2"),
+            ("smtp://h.example?auth=plain", "user and a password"),
+            ("smtp://h.example?dsn=always", "never, or some of"),
+            ("smtp://h.example?age_secs=0", "age_secs"),
+            ("smtp://h.example?banner_secs=long", "banner_secs"),
             ("smtp://h.example?chunking=on", "messages in flight"),
             ("smtp://h.example?chunking=65", "1 to 64"),
             ("smtp://h.example?verify=no", "loopback"),

@@ -26,7 +26,7 @@ mod auth;
 mod open;
 mod wire;
 
-pub use config::{Credentials, RelayConfig, Timeouts, TlsMode};
+pub use config::{AuthMethod, Credentials, Notify, RelayConfig, Timeouts, TlsMode};
 pub use failure::{Cause, Failure, Stage};
 pub use pace::Pace;
 pub use reply::{Enhanced, Reply};

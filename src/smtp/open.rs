@@ -30,6 +30,8 @@ pub(super) struct Capabilities {
     pub starttls: bool,
     pub auth_plain: bool,
     pub auth_login: bool,
+    pub auth_xoauth2: bool,
+    pub dsn: bool,
     /// Largest message in bytes; `None` when not offered or without a number. Zero means no limit
     /// (RFC 1870 4) and becomes `usize::MAX`.
     pub size: Option<usize>,
@@ -47,6 +49,7 @@ impl Capabilities {
             match words.next() {
                 Some("PIPELINING") => offers.pipelining = true,
                 Some("CHUNKING") => offers.chunking = true,
+                Some("DSN") => offers.dsn = true,
                 Some("SMTPUTF8") => offers.smtputf8 = true,
                 Some("STARTTLS") => offers.starttls = true,
                 Some("SIZE") => offers.size = words.next().and_then(|n| n.parse().ok()).map(no_limit_if_zero),
@@ -54,6 +57,7 @@ impl Capabilities {
                     for mechanism in words {
                         offers.auth_plain |= mechanism == "PLAIN";
                         offers.auth_login |= mechanism == "LOGIN";
+                        offers.auth_xoauth2 |= mechanism == "XOAUTH2";
                     }
                 }
                 _ => {}
@@ -219,6 +223,8 @@ mod tests {
             starttls: false,
             auth_plain: true,
             auth_login: true,
+            auth_xoauth2: true,
+            dsn: false,
             size: Some(1000),
         };
         assert_eq!(offers, expected);

@@ -10,8 +10,9 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::config::{RelayConfig, Timeouts};
+use super::config::{Notify, RelayConfig, Timeouts};
 use super::failure::{Cause, Failure, Stage};
 use super::open::{self, Capabilities};
 use super::reply::Reply;
@@ -20,6 +21,7 @@ use super::transcript::Recorder;
 use super::wire::Wire;
 use crate::domain::address::EmailAddress;
 
+mod parameters;
 mod steps;
 mod window;
 
@@ -31,6 +33,7 @@ use window::Wording;
 pub struct Envelope {
     from: String,
     to: EmailAddress,
+    id: Option<String>,
 }
 
 impl Envelope {
@@ -45,7 +48,14 @@ impl Envelope {
                 return Err(format!("the envelope's {what} holds {}, which no address may", c.escape_unicode()));
             }
         }
-        Ok(Self { from, to })
+        Ok(Self { from, to, id: None })
+    }
+
+    /// With an id that reports about this message name (ENVID, RFC 3461 4.4), where reports are asked for.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
     }
 
     #[must_use]
@@ -94,6 +104,8 @@ pub struct Connection<S = TcpStream> {
     offers: Capabilities,
     /// Offered and wanted.
     pipelining: bool,
+    /// The reports to ask for, where they are offered and not yet found unwelcome.
+    notify: Option<Notify>,
     timeouts: Timeouts,
     /// Messages in flight with CHUNKING, where it is offered and wanted and not yet found wanting; else 0.
     chunking: u32,
@@ -108,6 +120,8 @@ pub struct Connection<S = TcpStream> {
     is_dead: bool,
     n_begun: u32,
     n_begun_max: u32,
+    /// When it should be replaced.
+    old_at: Instant,
     n_sent: u32,
     /// The write buffer, kept from message to message.
     out: Vec<u8>,
@@ -156,9 +170,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         recorder: Option<Recorder>,
     ) -> Result<Self, Failure> {
         let (wire, offers) = open::greet(stream, relay, tls, helo, recorder).await?;
-        // Up to a tenth less, so that connections opened together are not replaced together.
+        // Up to a tenth less of both, so that connections opened together are not replaced together.
         let n_begun_max = relay.messages_per_connection_max.max(1);
         let n_begun_max = n_begun_max - fastrand::u32(0..=n_begun_max / 10);
+        let old_at = Instant::now() + relay.age_max.mul_f64(1.0 - fastrand::f64() / 10.0);
         Ok(Self {
             wire,
             pipelining: offers.pipelining && relay.pipelining,
@@ -170,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             },
             wording: None,
             answers: None,
+            notify: relay.notify.filter(|_| offers.dsn),
             offers,
             timeouts: relay.timeouts.clone(),
             needs_rset: false,
@@ -177,6 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             is_dead: false,
             n_begun: 0,
             n_begun_max,
+            old_at,
             n_sent: 0,
             out: Vec::new(),
         })
@@ -194,6 +211,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// When a message was begun and not finished.
     pub async fn begin(&mut self, envelope: &Envelope, size: usize) -> Result<(), Failure> {
         assert!(!self.awaits_content, "a message was begun and not finished");
+        let begun = self.try_begin(envelope, size).await;
+        match &begun {
+            Err(failure) if self.forgo_parameters(failure) => self.try_begin(envelope, size).await,
+            _ => begun,
+        }
+    }
+
+    async fn try_begin(&mut self, envelope: &Envelope, size: usize) -> Result<(), Failure> {
         self.check_usable()?;
         self.check_offers(envelope, size)?;
         self.n_begun += 1;
@@ -237,7 +262,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Some(Ok(_)) if self.is_dead => Some(Err(Failure::new(Stage::Mail, Cause::Closed))),
             Some(Ok(_)) if with_next.is_some() => {
                 self.n_begun += 1;
-                Some(self.read_group().await)
+                let begun = self.read_group().await;
+                match (&begun, with_next) {
+                    (Err(failure), Some((envelope, size))) if self.forgo_parameters(failure) => {
+                        Some(self.try_begin(envelope, size).await)
+                    }
+                    _ => Some(begun),
+                }
             }
             Some(Ok((envelope, size))) => Some(self.begin(envelope, size).await),
         };
@@ -306,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// connection. Asked before `next` is given to [`Connection::finish`].
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.n_begun < self.n_begun_max
+        self.n_begun < self.n_begun_max && Instant::now() < self.old_at
     }
 
     /// How many messages the relay took on this connection.
@@ -361,25 +392,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             _ => Ok(()),
         }
-    }
-
-    fn push_mail(&mut self, envelope: &Envelope, size: usize) {
-        self.out.extend_from_slice(b"MAIL FROM:<");
-        self.out.extend_from_slice(envelope.from.as_bytes());
-        self.out.push(b'>');
-        if self.offers.size.is_some() {
-            self.out.extend_from_slice(format!(" SIZE={size}").as_bytes());
-        }
-        if envelope.needs_smtputf8() {
-            self.out.extend_from_slice(b" SMTPUTF8");
-        }
-        self.out.extend_from_slice(b"\r\n");
-    }
-
-    fn push_rcpt(&mut self, envelope: &Envelope) {
-        self.out.extend_from_slice(b"RCPT TO:<");
-        self.out.extend_from_slice(envelope.to.as_str().as_bytes());
-        self.out.extend_from_slice(b">\r\n");
     }
 
     fn push_envelope(&mut self, envelope: &Envelope, size: usize) {

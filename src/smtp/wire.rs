@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
 use super::failure::Cause;
@@ -179,6 +179,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
             Some(reply) => Ok(Some(reply)),
             None => Err(Cause::Desync("nobody asked for what came".into())),
         }
+    }
+
+    /// As [`write`](Self::write), and gives up when all of it together takes longer than `total`.
+    pub async fn write_within(&mut self, bytes: &[u8], limit: Duration, total: Duration) -> Result<(), NotWritten> {
+        let end = Instant::now() + total;
+        let mut taken = 0;
+        while taken < bytes.len() {
+            let block = &bytes[taken..bytes.len().min(taken + BLOCK_LEN)];
+            let limit = limit.min(end.saturating_duration_since(Instant::now()));
+            if let Err(not) = self.write(block, limit).await {
+                let out_at_most = taken + not.out_at_most;
+                return Err(NotWritten { out_at_most, ..not });
+            }
+            taken += block.len();
+        }
+        Ok(())
     }
 
     /// Writes all of `bytes`, giving the relay `limit` for each block.

@@ -11,6 +11,7 @@ use super::board::{Board, Item};
 use super::fate::{self, Fate, Rules};
 use super::run::Halt;
 use crate::clock::Clock;
+use crate::domain::id::MessageId;
 use crate::domain::message::MessageStatus;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
@@ -288,5 +289,10 @@ impl Slot {
 /// The bytes of a message and its envelope, or why there are none.
 async fn compose(item: &Item) -> Result<(Envelope, Vec<u8>), String> {
     let composed = item.run.prepared.compose(item.run.recipient(item.ordinal)).await?;
-    Ok((Envelope::new(composed.envelope_from.as_str(), composed.to)?, composed.bytes))
+    let id = MessageId {
+        job_id: item.run.lease.job_id,
+        ordinal: item.ordinal,
+    };
+    let envelope = Envelope::new(composed.envelope_from.as_str(), composed.to)?.with_id(id.to_string());
+    Ok((envelope, composed.bytes))
 }

@@ -5,7 +5,7 @@ use bytes::{Buf, BytesMut};
 
 use super::super::mailbox::Captured;
 use super::super::script::{At, Wish};
-use super::super::truth::{Event, message_id};
+use super::super::truth::{Event, message_id, sha256};
 use super::super::{count, locked};
 use super::{Mode, Session, Step};
 
@@ -74,7 +74,8 @@ impl Session {
     }
 
     fn end_of_data(&mut self) {
-        let id = self.shared.truth.is_some().then(|| message_id(&self.content)).flatten();
+        let has_truth = self.shared.truth.is_some();
+        let id = has_truth.then(|| message_id(&self.content)).flatten();
         self.record("data_complete", id.as_deref(), None);
         let is_dropped = match &self.wish {
             Some(Wish::DropAfterDot | Wish::StallAfterDot) => true,
@@ -120,6 +121,7 @@ impl Session {
                 connection: self.id,
                 message_id,
                 rcpt: &self.to,
+                sha256: (event == "data_complete").then(|| sha256(&self.content)),
                 code,
             };
             let is_after = event.event == "reply_flushed";
@@ -145,6 +147,7 @@ impl Session {
                 connection: self.id,
                 from: self.from.take().unwrap_or_default(),
                 to: std::mem::take(&mut self.to),
+                commands: std::mem::take(&mut self.commands),
                 raw: std::mem::take(&mut self.content),
             });
         }

@@ -79,9 +79,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Err(refused) => return Err(self.read_rest_after(refused).await),
         };
         let data = self.read(Stage::Data).await?;
-        self.go_ahead(data)?;
+        if let Err(refused) = self.go_ahead(data) {
+            return Err(self.end_of_group(refused));
+        }
         self.answers = Some((mail, rcpt));
         Ok(())
+    }
+
+    /// Behind the last reply of a group that was refused there may be a goodbye, and nothing else: with a reply too many the refusal
+    /// was not the answer that it seemed to be.
+    fn end_of_group(&mut self, refused: Failure) -> Failure {
+        if self.is_dead || self.wire.is_quiet() {
+            return refused;
+        }
+        self.is_dead = true;
+        match self.wire.take_reply() {
+            Ok(Some(goodbye)) if goodbye.is_closing() && self.wire.is_quiet() => refused,
+            _ => Failure::new(refused.stage, Cause::Desync("more replies than commands".into())),
+        }
     }
 
     /// The rest of a group in which MAIL or RCPT was refused. What comes must be refusals too, except
@@ -99,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
         }
         match self.read(Stage::Data).await {
-            Ok(reply) if reply.is_refusal() => return refused,
+            Ok(reply) if reply.is_refusal() => return self.end_of_group(refused),
             Ok(reply) if reply.is_positive() => return self.out_of_step(Stage::Data, reply.code),
             Ok(_go_ahead) => {}
             Err(failure) => return worst(refused, failure),
@@ -130,7 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if let Some((envelope, size)) = next {
             self.push_envelope(envelope, size);
         }
-        if let Err(not) = self.wire.write(&self.out, self.timeouts.block).await {
+        let limits = &self.timeouts;
+        if let Err(not) = self.wire.write_within(&self.out, limits.block, limits.content).await {
             self.is_dead = true;
             if not.out_at_most < end_of_data {
                 let cause = self.wire.last_words().await.map_or(not.cause, Cause::Reply);

@@ -128,7 +128,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.is_dead = true;
             return Err((0, cause));
         }
-        let written = self.wire.write(&self.out, self.timeouts.block).await;
+        let limits = &self.timeouts;
+        let written = self.wire.write_within(&self.out, limits.block, limits.content).await;
         written.map_err(|not| {
             self.is_dead = true;
             (not.out_at_most, not.cause)

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::on_both_databases;
-use super::world::{Answer, Api, BEGINNING, letter, send};
+use super::world::{Answer, Api, BEGINNING, send};
 
 on_both_databases!(
     a_relay_is_added_changed_and_removed,

@@ -4,6 +4,8 @@
 mod auth_and_tls;
 mod chunking;
 mod cuts;
+mod matrix;
+mod options;
 mod out_of_step;
 mod sessions;
 mod sink;

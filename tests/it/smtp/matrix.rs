@@ -1,0 +1,354 @@
+//! The fault matrix: every stage of a session, broken in every way a relay can break it. Time stands still until everybody waits, so
+//! that ten minutes of silence take none; only a reset needs a real socket.
+
+use std::time::Duration;
+
+use hikyaku::domain::message::MessageStatus;
+use hikyaku::sink::{Act, At, Script, Sink, SinkCertificate, SinkOptions, SinkTls};
+use hikyaku::smtp::{Connection, Credentials, Failure, Fault, Mail, RelayConfig, Reply, TlsContext, TlsMode, verdict};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::{Extensions, envelope};
+
+/// Larger than what a pipe between the two holds, so that a relay that does not read is noticed.
+const BODY_LEN: usize = 100_000;
+const PIPE_LEN: usize = 32 * 1024;
+
+/// How a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    OneByOne,
+    Pipelined,
+    /// The second message of a connection, in a window of its own.
+    Window,
+}
+
+/// A column: where it happens, how often that was passed before, and by which ways a message gets there.
+struct Column {
+    name: &'static str,
+    at: At,
+    skips: u32,
+    good: &'static str,
+    ways: &'static [Way],
+}
+
+const DATA_WAYS: &[Way] = &[Way::OneByOne, Way::Pipelined];
+
+#[rustfmt::skip]
+const COLUMNS: [Column; 11] = [
+    Column { name: "banner", at: At::Banner, skips: 0, good: "220 hello", ways: DATA_WAYS },
+    Column { name: "EHLO", at: At::Ehlo, skips: 0, good: "250 hello", ways: DATA_WAYS },
+    Column { name: "STARTTLS", at: At::StartTls, skips: 0, good: "220 go ahead", ways: DATA_WAYS },
+    Column { name: "AUTH", at: At::Auth, skips: 0, good: "235 2.7.0 welcome", ways: DATA_WAYS },
+    Column { name: "MAIL", at: At::Mail, skips: 0, good: "250 2.1.0 ok", ways: DATA_WAYS },
+    Column { name: "RCPT", at: At::Rcpt, skips: 0, good: "250 2.1.5 ok", ways: DATA_WAYS },
+    Column { name: "DATA", at: At::Data, skips: 0, good: "354 go on", ways: DATA_WAYS },
+    Column { name: "dot", at: At::Dot, skips: 0, good: "250 2.0.0 kept", ways: DATA_WAYS },
+    Column { name: "MAIL/w", at: At::Mail, skips: 1, good: "250 2.1.0 ok", ways: &[Way::Window] },
+    Column { name: "RCPT/w", at: At::Rcpt, skips: 1, good: "250 2.1.5 ok", ways: &[Way::Window] },
+    Column { name: "BDAT", at: At::Dot, skips: 1, good: "250 2.0.0 kept", ways: &[Way::Window] },
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Temporary,
+    Permanent,
+    Goodbye,
+    GoodbyeAndClose,
+    Close,
+    Reset,
+    Silence,
+    Slow,
+    EndlessLines,
+    EndlessLine,
+    Split,
+    TwoInOne,
+    Surplus,
+    GoOn,
+    TwoCodes,
+}
+
+impl Kind {
+    fn act(self, good: &str) -> Act {
+        let say = |text: String| Act::Say(text.into_bytes());
+        let code = &good[..3];
+        match self {
+            Kind::Temporary => say("451 4.3.0 later\r\n".into()),
+            Kind::Permanent => say("554 5.3.0 never\r\n".into()),
+            Kind::Goodbye => say("421 4.3.2 going down\r\n".into()),
+            Kind::GoodbyeAndClose => Act::SayAndClose(b"421 4.3.2 going down\r\n".to_vec()),
+            Kind::Close => Act::Close,
+            Kind::Reset => Act::Reset,
+            Kind::Silence => Act::Silence,
+            Kind::Slow => Act::Drip(format!("{good} {}\r\n", "x".repeat(500)).into_bytes(), Duration::from_secs(10)),
+            Kind::EndlessLines => say(format!("{code}-more\r\n").repeat(50_000)),
+            Kind::EndlessLine => say(format!("{code} {}", "x".repeat(100 << 20))),
+            Kind::Split => Act::Drip(format!("{good}\r\n").into_bytes(), Duration::from_millis(1)),
+            Kind::TwoInOne => say(format!("{good}\r\n{good}\r\n")),
+            Kind::Surplus => say(format!("{good}\r\n451 4.0.0 one more\r\n")),
+            // To DATA it is the right answer, and 250 is the wrong one.
+            Kind::GoOn if code == "354" => say("250 2.0.0 kept\r\n".into()),
+            Kind::GoOn => say("354 go on\r\n".into()),
+            Kind::TwoCodes => say(format!("{code}-one\r\n451 two\r\n")),
+        }
+    }
+}
+
+/// What a message came to, in four letters.
+///
+/// 1. **s**ent, **d**eferred, **f**ailed, **u**ncertain.
+/// 2. Whose failure: the **r**ecipient's, the **m**essage's, the **b**roadcast's, the re**l**ay's, nobody's (`-`).
+/// 3. The connection is **k**ept for the next message, or dropped (`x`).
+/// 4. The attempt is **b**urnt, or **n**ot.
+type Cell = &'static str;
+
+#[rustfmt::skip]
+const MATRIX: [(Kind, [Cell; 11]); 15] = [
+    //                      banner  EHLO    STARTTLS AUTH   MAIL    RCPT    DATA    dot     MAIL/w  RCPT/w  BDAT
+    (Kind::Temporary,       ["dlxn", "dlxn", "dlxn", "dlxn", "dlkn", "drkb", "dmkb", "dmkb", "dlkn", "drkb", "dmkb"]),
+    (Kind::Permanent,       ["dlxn", "dlxn", "dlxn", "dlxn", "fbkb", "frkb", "fmkb", "fmkb", "fbkb", "frkb", "fmkb"]),
+    (Kind::Goodbye,         ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "drxb", "dmxb", "dmxb", "dlxn", "drxb", "dmxb"]),
+    (Kind::GoodbyeAndClose, ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "drxb", "dmxb", "dmxb", "dlxn", "drxb", "dmxb"]),
+    (Kind::Close,           ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::Reset,           ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::Silence,         ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::Slow,            ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::EndlessLines,    ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::EndlessLine,     ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::Split,           ["s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb"]),
+    (Kind::TwoInOne,        ["dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::Surplus,         ["dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::GoOn,            ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::TwoCodes,        ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+];
+
+fn options(column: &Column, way: Way, kind: Kind) -> SinkOptions {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = SinkCertificate {
+        chain_pem: made.cert.pem(),
+        key_pem: made.signing_key.serialize_pem(),
+    };
+    let is_auth = column.at == At::Auth;
+    SinkOptions {
+        script: Script::default().once(column.at, column.skips, kind.act(column.good)),
+        tls: match column.at {
+            At::StartTls => SinkTls::StartTls(certificate),
+            _ => SinkTls::None,
+        },
+        require_auth: is_auth.then(|| ("anna".into(), "secret".into())),
+        extensions: Extensions {
+            pipelining: way != Way::OneByOne,
+            ..Extensions::default()
+        },
+        count_recipients: true,
+        ..SinkOptions::default()
+    }
+}
+
+fn relay(column: &Column) -> RelayConfig {
+    let mut relay = RelayConfig::clear("127.0.0.1", 25);
+    relay.verify_certificate = false;
+    relay.chunking = 1;
+    if column.at == At::StartTls {
+        relay.tls = TlsMode::StartTls;
+    }
+    if column.at == At::Auth {
+        relay.credentials = Some(Credentials {
+            user: "anna".into(),
+            password: "secret".into(),
+        });
+    }
+    relay
+}
+
+async fn hand_over<S>(connection: &mut Connection<S>, to: &str, body: &[u8]) -> Result<Reply, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let envelope = envelope(to);
+    if connection.window() == 0 {
+        connection.begin(&envelope, body.len()).await?;
+    }
+    let mail = Mail {
+        envelope: &envelope,
+        body,
+    };
+    connection.send(&[mail], None).await.verdicts.remove(0)
+}
+
+/// One session against a broken relay, and the four letters of what it came to.
+async fn live_through<S>(stream: S, column: &Column, way: Way, sink: &Sink) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let relay = relay(column);
+    let tls = TlsContext::new(&relay).unwrap();
+    // A window is all out before its first reply is read, which is where it differs.
+    let body_len = if way == Way::Window { 1_000 } else { BODY_LEN };
+    let body = "A line of text.\r\n".repeat(body_len / 17);
+    let (result, kept) = match Connection::establish(stream, &relay, &tls, "test.example").await {
+        Err(failure) => (Err(failure), false),
+        Ok(mut connection) => {
+            if way == Way::Window {
+                hand_over(&mut connection, "first@x.example", b"first\r\n")
+                    .await
+                    .unwrap();
+                assert_eq!(connection.window(), 1);
+            }
+            let result = hand_over(&mut connection, "anna@x.example", body.as_bytes()).await;
+            let kept = connection.is_usable();
+            if kept {
+                let next = hand_over(&mut connection, "next@x.example", b"next\r\n").await;
+                next.expect("a connection that is kept is in order");
+            }
+            (result, kept)
+        }
+    };
+    let v = result.as_ref().map_or_else(verdict, |_| hikyaku::smtp::Verdict::SENT);
+    let copies = sink.copies().get("anna@x.example").copied().unwrap_or(0);
+    assert!(v.status != MessageStatus::Sent || copies == 1, "{}: a false sent", column.name);
+    assert!(v.status == MessageStatus::Sent || kept <= v.keep_connection, "{}: {v:?}", column.name);
+    let whose = match v.fault {
+        _ if v.status == MessageStatus::Sent => '-',
+        Fault::Recipient => 'r',
+        Fault::Message => 'm',
+        Fault::Broadcast => 'b',
+        Fault::Relay => 'l',
+    };
+    let outcome = v.status.as_str().chars().next().unwrap();
+    let (connection, attempt) = (if kept { 'k' } else { 'x' }, if v.counts_as_attempt { 'b' } else { 'n' });
+    format!("{outcome}{whose}{connection}{attempt}")
+}
+
+async fn cell(column: &Column, way: Way, kind: Kind) -> String {
+    let options = options(column, way, kind);
+    if kind == Kind::Reset {
+        let sink = super::start(options).await;
+        let stream = TcpStream::connect(sink.addr()).await.unwrap();
+        return live_through(stream, column, way, sink.sink()).await;
+    }
+    let sink = Sink::new(options).unwrap();
+    let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
+    let served = tokio::spawn({
+        let sink = sink.clone();
+        async move { sink.serve(theirs).await }
+    });
+    let cell = live_through(ours, column, way, &sink).await;
+    served.abort();
+    cell
+}
+
+async fn check(rows: impl Iterator<Item = &'static (Kind, [Cell; 11])>) {
+    let mut wrong = Vec::new();
+    for (kind, cells) in rows {
+        for (column, expected) in COLUMNS.iter().zip(cells) {
+            for way in column.ways {
+                let got = cell(column, *way, *kind).await;
+                if got != *expected {
+                    wrong.push(format!("{kind:?} at {} ({way:?}): {got} and not {expected}", column.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fault_at_every_stage_ends_as_the_table_says() {
+    check(MATRIX.iter().filter(|(kind, _)| *kind != Kind::Reset)).await;
+}
+
+#[tokio::test]
+async fn a_reset_at_every_stage_ends_as_the_table_says() {
+    check(MATRIX.iter().filter(|(kind, _)| *kind == Kind::Reset)).await;
+}
+
+/// Between the 354 and the end of data nothing is due from the relay: whatever comes ends the connection, and the message was not
+/// taken.
+#[tokio::test(start_paused = true)]
+async fn whatever_comes_while_the_content_is_written_leaves_the_message_deferred() {
+    let said = |more: &str| format!("354 go on\r\n{more}").into_bytes();
+    let endless = said(&"250-more\r\n".repeat(50_000));
+    let column = Column {
+        name: "body",
+        at: At::Data,
+        skips: 0,
+        good: "354 go on",
+        ways: DATA_WAYS,
+    };
+    for (act, expected) in [
+        (Act::Say(said("451 4.3.0 later\r\n")), "dlxb"),
+        (Act::Say(said("554 5.3.0 never\r\n")), "dlxb"),
+        (Act::Say(said("250 2.0.0 kept\r\n")), "dlxb"),
+        (Act::Say(said("354 go on\r\n")), "dlxb"),
+        (Act::Say(endless), "dlxb"),
+        (Act::Say(said("421 4.3.2 going down\r\n")), "dmxb"),
+        (Act::SayAndClose(said("421 4.3.2 going down\r\n")), "dmxb"),
+        (Act::SayAndClose(said("")), "dlxb"),
+        (Act::SayAndHang(said("")), "dlxb"),
+    ] {
+        for way in DATA_WAYS {
+            let options = SinkOptions {
+                script: Script::default().once(At::Data, 0, act.clone()),
+                ..options(&column, *way, Kind::Silence)
+            };
+            let sink = Sink::new(options).unwrap();
+            let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
+            let served = tokio::spawn({
+                let sink = sink.clone();
+                async move { sink.serve(theirs).await }
+            });
+            let got = live_through(ours, &column, *way, &sink).await;
+            served.abort();
+            let (Act::Say(text) | Act::SayAndClose(text) | Act::SayAndHang(text)) = &act else {
+                unreachable!()
+            };
+            assert_eq!(got, expected, "{way:?}: {}", String::from_utf8_lossy(&text[..text.len().min(60)]));
+        }
+    }
+}
+
+/// Nobody listens, and nobody answers: the address does not, so the next one is tried, and then it is the relay's failure.
+#[tokio::test]
+async fn a_relay_that_cannot_be_reached_costs_no_attempt() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = RelayConfig::clear("127.0.0.1", listener.local_addr().unwrap().port());
+    drop(listener);
+    let failure = super::open(&relay).await.err().unwrap();
+    let v = verdict(&failure);
+    assert_eq!(
+        (v.status, v.fault, v.counts_as_attempt),
+        (MessageStatus::Deferred, Fault::Relay, false),
+        "{failure}"
+    );
+    assert!(!v.keep_connection);
+}
+
+/// A limit of BDAT, and a reason why it is off unless asked for: a stray refusal that comes while the content is still being read is
+/// taken for the verdict, and nothing in the replies can tell. The message is deferred and may have been taken; it is never called
+/// sent, and what comes next on the connection is not believed.
+#[tokio::test(start_paused = true)]
+async fn a_stray_refusal_before_the_verdict_of_bdat_is_never_a_false_sent() {
+    let column = &COLUMNS[9];
+    let sink = Sink::new(options(column, Way::Window, Kind::Surplus)).unwrap();
+    let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
+    let served = tokio::spawn({
+        let sink = sink.clone();
+        async move { sink.serve(theirs).await }
+    });
+    let relay = relay(column);
+    let tls = TlsContext::new(&relay).unwrap();
+    let mut connection = Connection::establish(ours, &relay, &tls, "test.example").await.unwrap();
+    hand_over(&mut connection, "first@x.example", b"first\r\n")
+        .await
+        .unwrap();
+    let body = "A line of text.\r\n".repeat(BODY_LEN / 17);
+    let this = hand_over(&mut connection, "anna@x.example", body.as_bytes()).await;
+    assert!(this.is_err(), "a false sent");
+    if connection.is_usable() {
+        let next = hand_over(&mut connection, "next@x.example", b"next\r\n").await;
+        assert!(next.is_err() && !connection.is_usable(), "a connection out of step was believed: {next:?}");
+    }
+    served.abort();
+}
