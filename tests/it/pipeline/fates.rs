@@ -79,19 +79,18 @@ async fn a_deferred_recipient_is_tried_again_and_sent(database: TestDatabase) {
 
 async fn a_relay_that_is_down_costs_no_attempt_and_the_mail_goes_when_it_comes(database: TestDatabase) {
     let mut stage = Stage::open(database, Plan::default()).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    stage.relay_at = free.local_addr().unwrap();
-    drop(free);
+    // Bound and not listening: connections are refused, and nobody else is given the port before the relay comes.
+    let reserved = tokio::net::TcpSocket::new_v4().unwrap();
+    reserved.set_reuseaddr(true).unwrap();
+    reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    stage.relay_at = reserved.local_addr().unwrap();
     let worker = stage.hire().await;
     let id = stage.send(people(20)).await;
     let now = stage.plan.clock.now();
     eventually(async || {
         let workers = stage.store.workers(now).await.unwrap();
-        workers[0]
-            .stats
-            .trouble
-            .as_deref()
-            .is_some_and(|t| t.starts_with("connect"))
+        let trouble = workers.first().and_then(|w| w.stats.trouble.as_deref());
+        trouble.is_some_and(|t| t.starts_with("connect"))
     })
     .await;
     assert_eq!(stage.broadcast(&id).await.counts.queued, 20);
@@ -102,6 +101,7 @@ async fn a_relay_that_is_down_costs_no_attempt_and_the_mail_goes_when_it_comes(d
         ..SinkOptions::default()
     };
     stage.sink = Sink::start(options).await.unwrap();
+    drop(reserved);
     assert_eq!(stage.ended(&id).await.counts.sent, 20);
     for recipient in people(20) {
         assert_eq!(stage.message(&id, recipient.email.as_str()).await.attempts, 1);

@@ -205,7 +205,10 @@ impl Stage {
                 if broadcast.status.is_final() && self.n_running(id).await == 0 {
                     return self.broadcast(id).await;
                 }
-                wakeups.changed().await.unwrap();
+                // Another process of an SQLite file wakes nobody here: look from time to time as well.
+                if let Ok(called) = tokio::time::timeout(LOOK, wakeups.changed()).await {
+                    called.unwrap();
+                }
             }
         };
         let broadcast = match tokio::time::timeout(PATIENCE, over).await {
