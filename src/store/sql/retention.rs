@@ -29,6 +29,12 @@ impl Retention for SqlStore {
             DELETE FROM attempts WHERE job_id IN (SELECT CAST(value->>'v' AS BIGINT) FROM json_each($1))",
             "-- prune_messages
             DELETE FROM messages WHERE job_id IN (SELECT CAST(value->>'v' AS BIGINT) FROM json_each($1))",
+            // How many failed for which reason is a count and stays; what a relay said may name an address.
+            "-- prune_examples
+            UPDATE failures SET reply = '' WHERE job_id IN (SELECT CAST(value->>'v' AS BIGINT) FROM json_each($1))",
+            "-- prune_pauses
+            UPDATE broadcasts SET pause = NULL WHERE pause IS NOT NULL AND id IN (SELECT broadcast_id FROM jobs
+             WHERE id IN (SELECT CAST(value->>'v' AS BIGINT) FROM json_each($1)))",
             // Last: it is what says that there is something to prune.
             "-- prune_chunks
             DELETE FROM chunks WHERE job_id IN (SELECT CAST(value->>'v' AS BIGINT) FROM json_each($1))",
