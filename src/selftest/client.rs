@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::oracle::Said;
 
@@ -15,6 +16,8 @@ pub const KEY: &str = "a-key-for-the-selftest-alone";
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What is repeated until it is done is given up after this: longer than any outage that a test makes.
+const GIVE_UP: Duration = Duration::from_secs(300);
 
 /// Where the nodes are now; nodes come and go.
 #[derive(Clone, Default)]
@@ -116,29 +119,36 @@ impl Client {
     /// Asks for a broadcast until it is accepted, with one key, as an application does.
     ///
     /// # Errors
-    /// An answer the API must not give.
+    /// An answer the API must not give, or none in five minutes.
     pub async fn send(&self, key: &str, body: &str) -> Result<String, String> {
-        loop {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_UP {
             match self.send_once(key, body).await {
                 Answer::Accepted(id) => return Ok(id),
                 Answer::NotNow { .. } | Answer::Silence => tokio::time::sleep(PAUSE).await,
                 Answer::Wrong(what) => return Err(format!("a request to send was answered with {what}")),
             }
         }
+        Err(format!("a request to send was not accepted in {} s", GIVE_UP.as_secs()))
     }
 
     /// Suppresses addresses.
-    pub async fn suppress(&self, emails: &[String]) {
-        loop {
+    ///
+    /// # Errors
+    /// When no node has done it in five minutes.
+    pub async fn suppress(&self, emails: &[String]) -> Result<(), String> {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_UP {
             for base in self.urls() {
                 let asked = self.http.post(format!("{base}/v1/suppressions")).bearer_auth(KEY);
                 let asked = asked.json(&json!({ "emails": emails })).send().await;
                 if asked.is_ok_and(|answer| answer.status().is_success()) {
-                    return;
+                    return Ok(());
                 }
             }
             tokio::time::sleep(PAUSE).await;
         }
+        Err(format!("addresses could not be suppressed in {} s", GIVE_UP.as_secs()))
     }
 
     /// Every message of a broadcast.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -59,8 +60,9 @@ impl Proxy {
 
 async fn attend(listener: TcpListener, line: Arc<watch::Sender<Line>>, target: Arc<watch::Sender<SocketAddr>>) {
     loop {
+        // Out of descriptors, mostly: the next moment may be better.
         let Ok((client, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let target = *target.borrow();

@@ -69,7 +69,7 @@ impl Show {
     /// When the API answers what it must not.
     pub async fn open(stage: &mut Stage, row: &mut Row) -> Result<Self, String> {
         let request = Request::new(stage);
-        stage.client.suppress(&request.suppressed()).await;
+        stage.client.suppress(&request.suppressed()).await?;
         let id = super::faults::ask(stage, &request, row).await?;
         row.broadcasts += 1;
         let (tell, over) = watch::channel(false);
