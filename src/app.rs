@@ -9,12 +9,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, FollowingClock};
 use crate::config::Config;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::token::{SECRET_BYTES, SecretKey};
 use crate::pipeline::compose::Desk;
 use crate::pipeline::deliver::{Gauges, Relay};
+use crate::pipeline::timekeeper;
 use crate::pipeline::worker::{self, Deps, Settings};
 use crate::sink::{Sink, SinkHandle, SinkOptions};
 use crate::smtp::{Pace, RelayConfig, TlsContext};
@@ -59,15 +60,20 @@ impl App {
     /// # Errors
     /// What could not be opened, bound or read, and what to do about it.
     pub async fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let following = FollowingClock::default();
+        let clock: Arc<dyn Clock> = Arc::new(following.clone());
         prepare_data_dir(config)?;
         let url = DatabaseUrl::parse(config.database.url.expose()).map_err(anyhow::Error::msg)?;
         let lock = if roles.worker { lock_sqlite(&url)? } else { None };
         let store = crate::store::open_with(&url, config.database.connections)
             .await
             .context("opening the database")?;
+        timekeeper::set(&*store, &following)
+            .await
+            .context("asking the database for the time")?;
         let secret = shared_secret(&*store).await?;
         let stop = CancellationToken::new();
+        tokio::spawn(timekeeper::keep(Arc::downgrade(&store), following, stop.child_token()));
 
         let listener = if roles.web {
             Some(bind(config.web.listen).await?)

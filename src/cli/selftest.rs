@@ -9,43 +9,54 @@ use super::exit::{Exit, Failed, Outcome};
 use super::signals;
 use super::terminal::{Colour, mark, number, say, table};
 use crate::selftest::oracle::quantile;
-use crate::selftest::{self, Database, Fault, Plan, Row};
+use crate::selftest::{self, Claim, Database, Fault, Length, Plan, Row};
 
 /// Kills and freezes the program, takes its database away, and counts.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   hikyaku selftest
-  hikyaku selftest --faults kill --times 200
+  hikyaku selftest --minutes 5
+  hikyaku selftest --fault kill --times 200
   hikyaku selftest --database-url postgres://user:password@host/postgres
   hikyaku selftest --own-postgres --faults crash,freeze,failover
 
 Starts this very program as processes of their own, on a database that is made
 for it and thrown away, with a relay inside that knows what it took. Does harm
 to them, and holds what the API says of every message against the relay. That
-the counts add up is looked at all the while.
+the counts add up is looked at all the while. What was to be shown is printed
+with what was measured, and whether it held.
 
 Faults: kill (SIGKILL), accept (SIGKILL while a request is read), term
 (SIGTERM), twice (SIGTERM twice), stop (SIGSTOP past the lease, SIGCONT), relay
-(the relay breaks every connection); on PostgreSQL cut and hang (the line to
-it); with --own-postgres crash, freeze and failover; on SQLite as root disk (it
-is full).
+(the relay breaks every connection), clock (a node's clock jumps by hours and
+days; needs libfaketime); on PostgreSQL cut and hang (the line to it); with
+--own-postgres crash, freeze and failover; on SQLite io (writes and syncs fail;
+needs fiu-utils) and, as root, disk (it is full).
 
 Exit codes:
   0    every rule held
   1    one did not")]
 pub struct Selftest {
-    /// What is done to the program, in this order [default: all that fit the database, but stop]
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = fault)]
+    /// What is done to the program, in this order [default: all that fit the database and need nothing more, but stop]
+    #[arg(long, alias = "fault", value_name = "NAME,…", value_delimiter = ',', value_parser = fault)]
     faults: Vec<Fault>,
 
     /// How often each of them is done
     #[arg(long, alias = "kills", value_name = "N", default_value_t = 10)]
     times: u64,
 
-    /// Begin no more of one kind after so many minutes
-    #[arg(long, value_name = "N")]
+    /// Mix them by lot for so many minutes instead
+    #[arg(long, value_name = "N", conflicts_with = "times")]
     minutes: Option<u64>,
+
+    /// Tell times, and do not hold them against the program: for a machine that is busy with other things
+    #[arg(long)]
+    untimed: bool,
+
+    /// The relay's limit for all processes together, in messages a second; that it is kept is looked at
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
 
     /// Recipients of each broadcast
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=200_000))]
@@ -64,7 +75,7 @@ pub struct Selftest {
     latency_ms: u64,
 
     /// The lease of the processes, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(4..=3_600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(4..=3_600))]
     lease_secs: u64,
 
     /// How long the database stays away, in seconds
@@ -96,8 +107,12 @@ pub async fn run(args: Selftest) -> Outcome {
         Database::Sqlite => "one process on SQLite".to_owned(),
         _ => format!("{} processes on PostgreSQL", plan.nodes),
     };
+    let how_long = match plan.length {
+        Length::Times(times) => format!("{times} times each"),
+        Length::Minutes(minutes) => format!("mixed for {minutes} minutes"),
+    };
     say(format_args!(
-        "{}: {on}, {} recipients a broadcast, {} connections each, lease {} s; repeat it with --seed {}",
+        "{} {how_long}: {on}, {} recipients a broadcast, {} connections each, lease {} s; repeat it with --seed {}",
         names.join(", "),
         number(plan.recipients as i64),
         plan.connections,
@@ -132,9 +147,9 @@ fn plan(args: Selftest) -> Result<Plan, Failed> {
     }
     let faults = if args.faults.is_empty() {
         let all = Fault::ALL.iter().map(|(fault, ..)| *fault);
-        // Those take their time, or root.
-        all.filter(|f| fits(*f) && !matches!(f, Fault::Stop | Fault::Disk | Fault::Freeze))
-            .collect()
+        // Those take their time, or root, or a library.
+        let is_costly = |f: &Fault| matches!(f, Fault::Stop | Fault::Disk | Fault::Io | Fault::Clock | Fault::Freeze);
+        all.filter(|f| fits(*f) && !is_costly(f)).collect()
     } else {
         args.faults
     };
@@ -142,8 +157,9 @@ fn plan(args: Selftest) -> Result<Plan, Failed> {
         program: std::env::current_exe().map_err(|e| Failed::here(format!("this program is not found: {e}")))?,
         database,
         faults,
-        times: args.times,
-        time_max: args.minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+        length: args.minutes.map_or(Length::Times(args.times), Length::Minutes),
+        is_untimed: args.untimed,
+        rate_per_sec: args.rate,
         recipients: args.recipients as usize,
         nodes: args.nodes as usize,
         connections: args.connections,
@@ -175,19 +191,33 @@ fn postgres_programs() -> Result<PathBuf, Failed> {
 }
 
 fn tell(row: &Row) {
+    let by_fault: Vec<String> = row.by_fault.iter().map(|(name, n)| format!("{name} {n}")).collect();
     say(format_args!(
-        "{:<9} {} times, {} broadcasts, {} messages, counts looked at {} times",
-        row.fault.name(),
-        row.n,
+        "{}: {}; {} broadcasts, {} messages",
+        row.title,
+        by_fault.join(", "),
         row.broadcasts,
         number(row.findings.messages as i64),
-        number(row.looks as i64)
     ));
+    for Claim {
+        what,
+        measured,
+        holds,
+        is_timed,
+    } in row.claims()
+    {
+        let verdict = match holds {
+            true => mark("pass", Colour::Green),
+            false if is_timed && row.is_untimed => mark("slow", Colour::Yellow),
+            false => mark("FAIL", Colour::Red),
+        };
+        say(format_args!("  {verdict}  {what}: {measured}"));
+    }
     for remark in &row.remarks {
-        say(format_args!("          {remark}"));
+        say(format_args!("        {remark}"));
     }
     for example in &row.findings.examples {
-        say(format_args!("          {} {example}", mark("wrong:", Colour::Red)));
+        say(format_args!("        {} {example}", mark("wrong:", Colour::Red)));
     }
 }
 
@@ -212,8 +242,8 @@ fn summary(rows: &[Row]) -> String {
         let f = &row.findings;
         let n = |n: u64| number(n as i64);
         vec![
-            row.fault.name().to_owned(),
-            n(row.n),
+            row.title.clone(),
+            n(row.n()),
             n(f.lost),
             n(f.extra),
             n(row.bound),

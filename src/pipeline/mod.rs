@@ -12,7 +12,7 @@
 //! | 7 | [`sweep`] | jobs of dead workers → ready again | queued, or in doubt |
 //!
 //! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want of broadcasts and
-//! [`relays`] what they want of relays, [`probe`] tests one, and [`worker`] is the loop.
+//! [`relays`] what they want of relays, [`probe`] tests one, [`timekeeper`] keeps the time, and [`worker`] is the loop.
 
 pub mod accept;
 pub mod compose;
@@ -26,4 +26,5 @@ pub mod relays;
 pub mod schedule;
 pub mod settle;
 pub mod sweep;
+pub mod timekeeper;
 pub mod worker;

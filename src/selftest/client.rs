@@ -1,6 +1,7 @@
 //! The API as an application uses it, asked at whichever node answers. Repeats what may be repeated, and notes how it was
 //! refused; never believes an answer it did not get.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -151,6 +152,42 @@ impl Client {
         Err(format!("addresses could not be suppressed in {} s", GIVE_UP.as_secs()))
     }
 
+    /// The jobs of a broadcast that a worker holds now.
+    ///
+    /// # Errors
+    /// When no node tells in five minutes.
+    pub async fn running(&self, broadcast: &str) -> Result<HashSet<i64>, String> {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_UP {
+            if let Some(jobs) = self.ask("/v1/jobs?state=running&limit=500").await {
+                let jobs = jobs["data"].as_array().cloned().unwrap_or_default();
+                let mine = jobs.iter().filter(|job| job["broadcast_id"] == broadcast);
+                return Ok(mine.filter_map(|job| job["id"].as_i64()).collect());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err("no node shows its jobs".to_owned())
+    }
+
+    /// Cancels a broadcast.
+    ///
+    /// # Errors
+    /// When no node has done it in five minutes.
+    pub async fn cancel(&self, id: &str) -> Result<(), String> {
+        let since = Instant::now();
+        while since.elapsed() < GIVE_UP {
+            for base in self.urls() {
+                let asked = self.http.post(format!("{base}/v1/broadcasts/{id}/cancel"));
+                let asked = asked.bearer_auth(KEY).send().await;
+                if asked.is_ok_and(|answer| answer.status().is_success()) {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(format!("{id} could not be canceled"))
+    }
+
     /// Every message of a broadcast.
     ///
     /// # Errors
@@ -175,8 +212,10 @@ fn read_messages(file: &[u8]) -> Result<Vec<Said>, String> {
         let at = header.iter().position(|column| column == name);
         at.ok_or_else(|| format!("the export has no column {name}"))
     };
+    let id = column("id")?;
     let (email, status, flagged) = (column("email")?, column("status")?, column("possible_duplicate")?);
     let said = |row: csv::StringRecord| Said {
+        id: row[id].to_owned(),
         email: row[email].to_owned(),
         status: row[status].to_owned(),
         flagged: &row[flagged] == "true",

@@ -14,6 +14,7 @@ pub struct Cluster {
     programs: PathBuf,
     primary: Server,
     standby: Option<Server>,
+    n_standbys: u32,
 }
 
 struct Server {
@@ -38,6 +39,7 @@ impl Cluster {
             programs: programs.to_owned(),
             primary: server(&place, "primary")?,
             standby: None,
+            n_standbys: 0,
         };
         let data = cluster.primary.data.display().to_string();
         cluster.program(
@@ -55,46 +57,53 @@ impl Cluster {
         )?;
         cluster.start_one(&cluster.primary, "")?;
         if with_standby {
-            let standby = server(&place, "standby")?;
-            let (port, to) = (cluster.primary.addr.port().to_string(), standby.data.display().to_string());
-            cluster.program(
-                "pg_basebackup",
-                &[
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    &port,
-                    "-U",
-                    "hikyaku",
-                    "-D",
-                    &to,
-                    "-R",
-                    "-c",
-                    "fast",
-                ],
-            )?;
-            cluster.start_one(&standby, "")?;
-            cluster.standby = Some(standby);
-            let sync = "ALTER SYSTEM SET synchronous_standby_names = '*'";
-            for statement in [sync, "SELECT pg_reload_conf()"] {
-                cluster.program(
-                    "psql",
-                    &[
-                        "-h",
-                        "127.0.0.1",
-                        "-p",
-                        &port,
-                        "-U",
-                        "hikyaku",
-                        "-d",
-                        "postgres",
-                        "-c",
-                        statement,
-                    ],
-                )?;
-            }
+            cluster.add_standby()?;
         }
         Ok(cluster)
+    }
+
+    /// Gives the server a standby, and makes it wait for it with every commit.
+    ///
+    /// # Errors
+    /// What a program said.
+    pub fn add_standby(&mut self) -> Result<(), String> {
+        self.n_standbys += 1;
+        let place = self.primary.data.parent().unwrap_or(Path::new("/")).to_owned();
+        let standby = server(&place, &format!("standby-{}", self.n_standbys))?;
+        let (port, to) = (self.primary.addr.port().to_string(), standby.data.display().to_string());
+        let from = ["-h", "127.0.0.1", "-p", &port, "-U", "hikyaku"];
+        self.program("pg_basebackup", &[&from[..], &["-D", &to, "-R", "-c", "fast"]].concat())?;
+        self.start_one(&standby, "")?;
+        self.standby = Some(standby);
+        self.wait_for_standbys("*")
+    }
+
+    /// Whom the server waits for with every commit.
+    fn wait_for_standbys(&self, names: &str) -> Result<(), String> {
+        let port = self.primary.addr.port().to_string();
+        let at = ["-h", "127.0.0.1", "-p", &port, "-U", "hikyaku", "-d", "postgres", "-c"];
+        let set = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        for statement in [set.as_str(), "SELECT pg_reload_conf()"] {
+            self.program("psql", &[&at[..], &[statement]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// What PostgreSQL's own tool finds wrong with the tables and indices of all databases.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        let port = self.primary.addr.port().to_string();
+        let at = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "hikyaku",
+            "--all",
+            "--install-missing",
+        ];
+        self.program("pg_amcheck", &at).err()
     }
 
     #[must_use]
@@ -127,27 +136,7 @@ impl Cluster {
         self.program("pg_ctl", &["-D", &data, "-w", "promote"])?;
         self.primary = standby;
         // It has no standby itself, and must not wait for one.
-        let port = self.primary.addr.port().to_string();
-        for statement in [
-            "ALTER SYSTEM SET synchronous_standby_names = ''",
-            "SELECT pg_reload_conf()",
-        ] {
-            self.program(
-                "psql",
-                &[
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    &port,
-                    "-U",
-                    "hikyaku",
-                    "-d",
-                    "postgres",
-                    "-c",
-                    statement,
-                ],
-            )?;
-        }
+        self.wait_for_standbys("")?;
         Ok(self.primary.addr)
     }
 

@@ -1,22 +1,45 @@
 //! The faults: each does its harm, notes what that explains, and measures how long it takes until mail flows again. Never harms
 //! anything but the nodes, the relay and the database of the test.
 
+mod clock;
 mod disk;
+mod io;
 mod outages;
 
-use std::sync::Arc;
-use std::sync::PoisonError;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::client::{Answer, Client};
+use super::oracle::fastest_second;
 use super::show::{Request, Show};
 use super::stage::Stage;
 use super::{Database, Row};
 
 pub use disk::{remove_small_disk, small_disk};
+
+/// What stands between a node and the C library, and what it needs in the environment.
+///
+/// # Errors
+/// What is to be installed.
+pub fn preload(faults: &[Fault], dir: &Path, node: usize) -> Result<Vec<(String, String)>, String> {
+    let mut between = Vec::new();
+    if faults.contains(&Fault::Io) {
+        between.push(io::preload(dir)?);
+    }
+    if faults.contains(&Fault::Clock) {
+        between.push(clock::preload(dir, node)?);
+    }
+    let (libraries, environments): (Vec<_>, Vec<_>) = between.into_iter().unzip();
+    let mut environment: Vec<(String, String)> = environments.into_iter().flatten().collect();
+    if !libraries.is_empty() {
+        environment.push(("LD_PRELOAD".to_owned(), libraries.join(" ")));
+    }
+    Ok(environment)
+}
 
 /// Between two looks at the relay: what is measured is no finer.
 const LOOK: Duration = Duration::from_millis(2);
@@ -52,11 +75,15 @@ pub enum Fault {
     Failover,
     /// The disk of the database is full for a while.
     Disk,
+    /// Writes and syncs of the database file fail now and then.
+    Io,
+    /// The clock of a node jumps by hours or days, and back.
+    Clock,
 }
 
 impl Fault {
     /// Every fault, its name, and what it needs.
-    pub const ALL: [(Fault, &str, Need); 12] = [
+    pub const ALL: [(Fault, &str, Need); 14] = [
         (Fault::Kill, "kill", Need::Nothing),
         (Fault::Accept, "accept", Need::Nothing),
         (Fault::Term, "term", Need::Nothing),
@@ -68,7 +95,9 @@ impl Fault {
         (Fault::Crash, "crash", Need::Own),
         (Fault::Freeze, "freeze", Need::Own),
         (Fault::Failover, "failover", Need::Own),
-        (Fault::Disk, "disk", Need::Disk),
+        (Fault::Disk, "disk", Need::Sqlite),
+        (Fault::Io, "io", Need::Sqlite),
+        (Fault::Clock, "clock", Need::Nothing),
     ];
 
     #[must_use]
@@ -89,7 +118,7 @@ impl Fault {
         match need {
             Some(Need::Server) => *database != Database::Sqlite,
             Some(Need::Own) => matches!(database, Database::Own(_)),
-            Some(Need::Disk) => *database == Database::Sqlite,
+            Some(Need::Sqlite) => *database == Database::Sqlite,
             _ => true,
         }
     }
@@ -103,8 +132,8 @@ pub enum Need {
     Server,
     /// A PostgreSQL server of the test's own.
     Own,
-    /// An SQLite file on a file system of the test's own.
-    Disk,
+    /// An SQLite file.
+    Sqlite,
 }
 
 /// Does a fault once.
@@ -127,6 +156,8 @@ pub async fn inject(stage: &mut Stage, fault: Fault, show: &mut Show, row: &mut 
         Fault::Stop => stop(stage, show, row).await,
         Fault::Relay => outages::relay(stage, show, row).await,
         Fault::Disk => disk::fill(stage, show, row).await,
+        Fault::Io => io::fail(stage, show, row).await,
+        Fault::Clock => clock::jump(stage, row).await,
         database => outages::database(stage, database, show, row).await,
     }
 }
@@ -135,11 +166,11 @@ pub async fn inject(stage: &mut Stage, fault: Fault, show: &mut Show, row: &mut 
 ///
 /// # Errors
 /// When the API answers what it must not.
-pub async fn ask(stage: &mut Stage, request: &Request, row: &mut Row) -> Result<String, String> {
-    if row.fault == Fault::Disk {
+pub async fn ask(stage: &mut Stage, fault: Fault, request: &Request, row: &mut Row) -> Result<String, String> {
+    if fault == Fault::Disk {
         disk::refuse(stage, request, row).await?;
     }
-    if row.fault != Fault::Accept {
+    if fault != Fault::Accept {
         return stage.client.send(&request.key, &request.body).await;
     }
     let (client, key, body) = (stage.client.clone(), request.key.clone(), request.body.clone());
@@ -147,7 +178,7 @@ pub async fn ask(stage: &mut Stage, request: &Request, row: &mut Row) -> Result<
     // The request goes to the first node.
     tokio::time::sleep(Duration::from_micros(stage.random.u64(0..400_000))).await;
     let (_, killed) = bring_down(stage, 0, row);
-    row.n += 1;
+    row.count(Fault::Accept);
     stage.start(0).await?;
     let first = asked.await.map_err(|e| e.to_string())?;
     let id = stage.client.send(&request.key, &request.body).await?;
@@ -182,7 +213,7 @@ async fn kill(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), Strin
     let node = stage.any_node();
     let pid = stage.nodes[node].as_ref().map_or(0, super::node::Node::pid);
     let (_, killed) = bring_down(stage, node, row);
-    row.n += 1;
+    row.count(Fault::Kill);
     if !stage.is_sqlite() {
         let (client, times) = (stage.client.clone(), Arc::clone(&stage.taken_over_ms));
         tokio::spawn(async move {
@@ -256,8 +287,10 @@ async fn end(stage: &mut Stage, show: &Show, row: &mut Row, again: Option<Durati
         row.bound += stage.witness.n_open(node);
         leaving.signal(Signal::TERM);
     }
-    row.n += 1;
+    row.count(if again.is_some() { Fault::Twice } else { Fault::Term });
+    let told = Instant::now();
     let code = leaving.ended(END_MAX).await.map(|status| status.code());
+    row.exit_ms.push(told.elapsed().as_millis() as u64);
     // 143 is 128 and SIGTERM: the second signal came before the end.
     let is_right = code == Some(Some(0)) || (again.is_some() && code == Some(Some(143)));
     if !is_right {
@@ -283,7 +316,7 @@ async fn stop(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), Strin
             urls.push((node, up.url.clone()));
         }
         row.bound += stage.witness.n_open(node);
-        row.n += 1;
+        row.count(Fault::Stop);
     }
     let lease = Duration::from_secs(stage.plan.lease_secs);
     tokio::time::sleep(lease + Duration::from_millis(stage.random.u64(500..2_500))).await;
@@ -315,10 +348,20 @@ pub async fn take_stock(stage: &mut Stage, row: &mut Row) {
     let count = |word: &str| logs.iter().map(|log| log.matches(word).count()).sum::<usize>();
     row.remarks
         .push(format!("{} log lines", logs.iter().map(|log| log.lines().count()).sum::<usize>()));
-    let refused = count("The lease on a job has lapsed");
-    if refused > 0 {
+    row.n_refused = count("The lease on a job has lapsed") as u64;
+    if row.n_refused > 0 {
         row.remarks
-            .push(format!("{refused} times a node dropped work that was no longer its own"));
+            .push(format!("{} times a node dropped work that was no longer its own", row.n_refused));
+    }
+    if let Some(rate) = stage.plan.rate_per_sec {
+        // A twentieth is the burst; and what a node holds back when it is frozen, or the relay is away, goes at once afterwards:
+        // a message at hand and one announced on each connection.
+        let held_back = 2 * u64::from(stage.plan.connections) * stage.nodes.len() as u64;
+        row.pace = Some((fastest_second(&stage.witness.bins()), rate + rate / 20 + held_back));
+    }
+    if let Some(cluster) = &stage.cluster {
+        let damage = tokio::task::block_in_place(|| cluster.damage());
+        damage.into_iter().for_each(|what| row.findings.breaks(what));
     }
     if count("set aside") > 0 {
         row.findings

@@ -1,7 +1,7 @@
 //! The selftest: this very program as real processes on a real database, with faults done to them from outside, and a relay that
 //! knows what it took. Holds what the service says against that, during every run and after it. Never part of the service.
 //!
-//! `oracle` judges, `witness` is the relay, `node` a process, `proxy` and `cluster` the database's line and server,
+//! `oracle` judges, `row` sums up, `witness` is the relay, `node` a process, `proxy` and `cluster` the database's line and server,
 //! `stage` puts them together, `show` is one broadcast on it, `faults` does the harm.
 
 mod client;
@@ -10,6 +10,7 @@ mod faults;
 mod node;
 pub mod oracle;
 mod proxy;
+mod row;
 mod show;
 mod stage;
 mod witness;
@@ -19,11 +20,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use oracle::Findings;
 use show::Show;
 use stage::Stage;
 
 pub use faults::Fault;
+pub use row::{Claim, Row};
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -32,19 +33,29 @@ pub struct Plan {
     pub program: PathBuf,
     pub database: Database,
     pub faults: Vec<Fault>,
-    /// How often each fault is done.
-    pub times: u64,
-    /// No fault is begun after this, of each kind.
-    pub time_max: Option<Duration>,
+    pub length: Length,
+    /// Times are told and not held against the program.
+    pub is_untimed: bool,
     pub recipients: usize,
     pub nodes: usize,
     pub connections: u16,
+    /// The relay's limit, for all nodes together.
+    pub rate_per_sec: Option<u64>,
     /// How late each reply of the relay leaves.
     pub latency: Duration,
     pub lease_secs: u64,
     /// How long the database and the relay stay away.
     pub outage: Duration,
     pub seed: u64,
+}
+
+/// How long it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Each fault so often, one kind after the other.
+    Times(u64),
+    /// A mixture of them for so long.
+    Minutes(u64),
 }
 
 /// On what the nodes stand.
@@ -58,58 +69,20 @@ pub enum Database {
     Own(PathBuf),
 }
 
-/// What one kind of fault came to.
-#[derive(Debug, Clone)]
-pub struct Row {
-    pub fault: Fault,
-    /// How often it was done.
-    pub n: u64,
-    pub broadcasts: u64,
-    /// How often the law of conservation was looked at meanwhile.
-    pub looks: u64,
-    pub findings: Findings,
-    /// Connections open at the faults: as many copies beyond one are explained.
-    pub bound: u64,
-    /// From each fault, or its end, to the next message, in milliseconds.
-    pub next_ms: Vec<u64>,
-    /// From each death to when the dead node's jobs were somebody else's, in milliseconds.
-    pub taken_over_ms: Vec<u64>,
-    /// What else was measured.
-    pub remarks: Vec<String>,
-}
-
-impl Row {
-    fn of(fault: Fault) -> Self {
-        Row {
-            fault,
-            n: 0,
-            broadcasts: 0,
-            looks: 0,
-            findings: Findings::default(),
-            bound: 0,
-            next_ms: Vec::new(),
-            taken_over_ms: Vec::new(),
-            remarks: Vec::new(),
-        }
-    }
-
-    /// Whether every rule held.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.findings.is_clean() && self.findings.extra <= self.bound && self.findings.flagged <= self.bound
-    }
-}
-
-/// Does every fault of the plan and judges; each row is told as soon as it is there.
+/// Does every fault of the plan, or a mixture of them, and judges; each row is told as soon as it is there.
 ///
 /// # Errors
 /// What kept the test itself from being done. What the service did wrong stands in the rows.
 pub async fn run(plan: &Plan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>, String> {
+    let runs: Vec<&[Fault]> = match plan.length {
+        Length::Times(_) => plan.faults.chunks(1).collect(),
+        Length::Minutes(_) => vec![&plan.faults],
+    };
     let mut rows = Vec::new();
-    for (i, fault) in plan.faults.iter().enumerate() {
+    for (i, faults) in runs.into_iter().enumerate() {
         let seed = plan.seed.wrapping_add(i as u64);
-        let mut stage = Stage::set(plan, *fault, seed).await?;
-        let row = perform(&mut stage, *fault).await;
+        let mut stage = Stage::set(plan, faults, seed).await?;
+        let row = perform(&mut stage, faults).await;
         let row = stage.clear(row).await?;
         tell(&row);
         rows.push(row);
@@ -117,20 +90,36 @@ pub async fn run(plan: &Plan, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>, St
     Ok(rows)
 }
 
-/// One kind of fault, as often as the plan says, over as many broadcasts as that takes.
-async fn perform(stage: &mut Stage, fault: Fault) -> Result<Row, String> {
-    let mut row = Row::of(fault);
+/// One kind of fault, or some of them by lot, as often or as long as the plan says, over as many broadcasts as that takes.
+async fn perform(stage: &mut Stage, faults: &[Fault]) -> Result<Row, String> {
+    let mut row = Row {
+        title: match faults {
+            [only] => only.name().to_owned(),
+            _ => "mixture".to_owned(),
+        },
+        is_server: !stage.is_sqlite(),
+        is_untimed: stage.plan.is_untimed,
+        ..Row::default()
+    };
     let started = Instant::now();
-    let is_time_left = |plan: &Plan| plan.time_max.is_none_or(|max| started.elapsed() < max);
-    while row.n < stage.plan.times && is_time_left(&stage.plan) {
-        let mut show = Show::open(stage, &mut row).await?;
-        while row.n < stage.plan.times && is_time_left(&stage.plan) {
+    let is_over = |row: &Row, plan: &Plan| match plan.length {
+        Length::Times(times) => row.n() >= times,
+        Length::Minutes(minutes) => started.elapsed() >= Duration::from_secs(minutes * 60),
+    };
+    let mut by_lot = fastrand::Rng::with_seed(stage.random.u64(..));
+    let mut any = move || faults[by_lot.usize(..faults.len())];
+    while !is_over(&row, &stage.plan) {
+        let mut show = Show::open(stage, any(), &mut row).await?;
+        while !is_over(&row, &stage.plan) {
             // Early instants meet the fan-out, later ones the delivery.
             let calm = Duration::from_millis(stage.random.u64(20..700));
             if show.is_over_within(calm).await {
                 break;
             }
-            faults::inject(stage, fault, &mut show, &mut row).await?;
+            if stage.random.u8(..4) == 0 {
+                show.suppress_some(stage).await?;
+            }
+            faults::inject(stage, any(), &mut show, &mut row).await?;
         }
         show.close(stage, &mut row).await?;
     }

@@ -1,21 +1,50 @@
 //! The oracle: what the service says of its messages, held against what the relay took. Pure; never asks anybody, and never
 //! excuses anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::domain::id::MessageId;
 
 /// The statuses in which a message stays.
 const FINAL: [&str; 5] = ["sent", "failed", "suppressed", "canceled", "expired"];
 /// Examples that are kept of what is wrong.
 const EXAMPLES_MAX: usize = 8;
+/// The grain in which the relay's speed is written down.
+pub const BIN: Duration = Duration::from_millis(100);
 
 /// A message as the service shows it at the end.
 #[derive(Debug, Clone)]
 pub struct Said {
+    pub id: String,
     pub email: String,
     pub status: String,
     pub flagged: bool,
+}
+
+/// What the relay has of one address.
+#[derive(Debug, Clone, Copy)]
+pub struct Copies {
+    pub n: u32,
+    pub first: Instant,
+    pub last: Instant,
+}
+
+/// What may become of a recipient.
+#[derive(Debug, Clone)]
+pub enum Due {
+    /// One copy, or more that are flagged.
+    Mail,
+    /// Suppressed before the broadcast: none.
+    Nothing,
+    /// Suppressed on the way: none that began later, but from chunks that were claimed already. Suppressions are read when a
+    /// chunk is claimed.
+    MailBefore { at: Instant, running: HashSet<i64> },
+    /// Not before this instant.
+    MailAfter(Instant),
 }
 
 /// What was found in one broadcast, or in many of them.
@@ -32,7 +61,7 @@ pub struct Findings {
     pub unflagged: u64,
     /// Called sent, and the relay knows nothing of it.
     pub false_sent: u64,
-    /// Copies to addresses that must not be mailed.
+    /// Copies to addresses that must not be mailed, or not yet.
     pub forbidden: u64,
     /// Any other rule that was broken.
     pub broken: u64,
@@ -74,9 +103,9 @@ impl Findings {
     }
 }
 
-/// Judges a broadcast that has come to its end. `expected` are its recipients, each with whether it may be mailed.
+/// Judges a broadcast that has come to its end.
 #[must_use]
-pub fn judge(expected: &[(String, bool)], said: &[Said], copies: &HashMap<String, u32>) -> Findings {
+pub fn judge(expected: &[(String, Due)], said: &[Said], copies: &HashMap<String, Copies>) -> Findings {
     let mut found = Findings {
         messages: expected.len() as u64,
         ..Findings::default()
@@ -90,42 +119,75 @@ pub fn judge(expected: &[(String, bool)], said: &[Said], copies: &HashMap<String
     if said.len() != expected.len() {
         found.breaks(format!("{} messages are shown for {} recipients", said.len(), expected.len()));
     }
-    for (email, may_be_mailed) in expected {
-        let n = copies.get(email).copied().unwrap_or(0);
+    for (email, due) in expected {
+        let copies = copies.get(email);
         match by_address.get(email.as_str()) {
             None => {
                 found.lost += 1;
-                found.example(format!("{email} is not shown; the relay has {n} copies"));
+                found.example(format!("{email} is not shown; the relay has {copies:?}"));
             }
-            Some(said) => judge_one(&mut found, said, n, *may_be_mailed),
+            Some(said) => judge_one(&mut found, said, copies, due),
         }
     }
     found
 }
 
-fn judge_one(found: &mut Findings, said: &Said, n: u32, may_be_mailed: bool) {
+fn judge_one(found: &mut Findings, said: &Said, copies: Option<&Copies>, due: &Due) {
+    let n = copies.map_or(0, |c| c.n);
     let in_words = || format!("{} is {}, flagged: {}; the relay has {n} copies", said.email, said.status, said.flagged);
     found.flagged += u64::from(said.flagged);
-    if !may_be_mailed {
-        if n > 0 || said.status != "suppressed" {
-            found.forbidden += 1;
-            found.example(in_words());
-        }
-        return;
-    }
     found.extra += u64::from(n.saturating_sub(1));
-    if n == 0 {
-        let false_sent = said.status == "sent";
-        found.false_sent += u64::from(false_sent);
+    let is_suppressed = said.status == "suppressed";
+    let (may_be_missing, is_forbidden) = match due {
+        Due::Mail => (false, false),
+        Due::Nothing => (is_suppressed, n > 0),
+        Due::MailBefore { at, running } => {
+            let claimed_before = said
+                .id
+                .parse::<MessageId>()
+                .is_ok_and(|id| running.contains(&id.job_id));
+            (is_suppressed, !claimed_before && copies.is_some_and(|c| c.last > *at))
+        }
+        Due::MailAfter(at) => (false, copies.is_some_and(|c| c.first < *at)),
+    };
+    if is_forbidden {
+        found.forbidden += 1;
+        found.example(format!("{}, which must not be: {due:?}", in_words()));
+    }
+    if n == 0 && !may_be_missing {
+        found.false_sent += u64::from(said.status == "sent");
         found.lost += 1;
         found.example(in_words());
     }
-    if n > 1 && !said.flagged {
+    // A copy of a message that is called suppressed is one in doubt.
+    if (n > 1 || (n > 0 && is_suppressed)) && !said.flagged {
         found.unflagged += 1;
         found.example(in_words());
     }
     if !FINAL.contains(&said.status.as_str()) {
         found.breaks(in_words());
+    }
+}
+
+/// What is wrong with the attempts of one message, as the service shows them: their numbers and times only rise.
+#[must_use]
+pub fn odd_attempts(shown: &Value) -> Option<String> {
+    let attempts = shown["attempts"].as_array()?;
+    let numbers: Vec<i64> = attempts.iter().filter_map(|a| a["n"].as_i64()).collect();
+    let times: Vec<&str> = attempts.iter().filter_map(|a| a["at"].as_str()).collect();
+    let rise = numbers.len() == attempts.len() && numbers.is_sorted_by(|a, b| a < b);
+    let is_right = rise && times.len() == attempts.len() && times.is_sorted();
+    (!is_right).then(|| format!("attempts out of order: {shown}"))
+}
+
+/// The most messages in any second, to the grain of [`BIN`].
+#[must_use]
+pub fn fastest_second(bins: &[u32]) -> u64 {
+    let in_second = (Duration::from_secs(1).as_millis() / BIN.as_millis()) as usize;
+    let sum = |bins: &[u32]| bins.iter().map(|n| u64::from(*n)).sum();
+    match bins.len() < in_second {
+        true => sum(bins),
+        false => bins.windows(in_second).map(sum).max().unwrap_or(0),
     }
 }
 
@@ -177,36 +239,82 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn said(email: &str, status: &str, flagged: bool) -> Said {
+    fn said(status: &str, flagged: bool) -> Said {
         Said {
-            email: email.into(),
+            id: MessageId { job_id: 7, ordinal: 3 }.to_string(),
+            email: "a@x.example".into(),
             status: status.into(),
             flagged,
         }
     }
 
-    fn judged(status: &str, flagged: bool, copies: u32, may_be_mailed: bool) -> Findings {
-        let copies = HashMap::from([("a@x.example".to_owned(), copies)]);
-        judge(&[("a@x.example".to_owned(), may_be_mailed)], &[said("a@x.example", status, flagged)], &copies)
+    fn judged_as(due: Due, status: &str, flagged: bool, n: u32, at: Instant) -> Findings {
+        let copies = (n > 0).then(|| ("a@x.example".to_owned(), Copies { n, first: at, last: at }));
+        judge(&[("a@x.example".to_owned(), due)], &[said(status, flagged)], &copies.into_iter().collect())
+    }
+
+    fn judged(status: &str, flagged: bool, n: u32) -> Findings {
+        judged_as(Due::Mail, status, flagged, n, Instant::now())
     }
 
     #[test]
     fn what_is_right_is_clean() {
-        assert!(judged("sent", false, 1, true).is_clean());
-        assert!(judged("sent", true, 2, true).is_clean());
-        assert!(judged("suppressed", false, 0, false).is_clean());
+        assert!(judged("sent", false, 1).is_clean());
+        assert!(judged("sent", true, 2).is_clean());
+        assert!(judged_as(Due::Nothing, "suppressed", false, 0, Instant::now()).is_clean());
     }
 
     #[test]
     fn each_wrong_is_called_by_its_name() {
-        assert_eq!(judged("sent", false, 0, true).false_sent, 1);
-        assert_eq!(judged("failed", false, 0, true).lost, 1);
-        assert_eq!(judged("sent", false, 2, true).unflagged, 1);
-        assert_eq!(judged("sent", true, 3, true).extra, 2);
-        assert_eq!(judged("queued", false, 1, true).broken, 1);
-        assert_eq!(judged("sent", false, 1, false).forbidden, 1);
-        let none = judge(&[("a@x.example".to_owned(), true)], &[], &HashMap::new());
+        assert_eq!(judged("sent", false, 0).false_sent, 1);
+        assert_eq!(judged("failed", false, 0).lost, 1);
+        assert_eq!(judged("sent", false, 2).unflagged, 1);
+        assert_eq!(judged("sent", true, 3).extra, 2);
+        assert_eq!(judged("queued", false, 1).broken, 1);
+        assert_eq!(judged("suppressed", false, 0).lost, 1);
+        assert_eq!(judged_as(Due::Nothing, "sent", false, 1, Instant::now()).forbidden, 1);
+        let none = judge(&[("a@x.example".to_owned(), Due::Mail)], &[], &HashMap::new());
         assert_eq!((none.lost, none.broken), (1, 1));
+    }
+
+    #[test]
+    fn who_was_suppressed_on_the_way_gets_only_what_was_claimed_before() {
+        let at = Instant::now();
+        let (before, after) = (at - Duration::from_secs(1), at + Duration::from_secs(1));
+        let due = |running: &[i64]| Due::MailBefore {
+            at,
+            running: running.iter().copied().collect(),
+        };
+        assert!(judged_as(due(&[]), "suppressed", false, 0, at).is_clean());
+        assert!(judged_as(due(&[]), "sent", false, 1, before).is_clean());
+        assert!(judged_as(due(&[7]), "sent", false, 1, after).is_clean(), "its chunk was at hand");
+        assert_eq!(judged_as(due(&[8]), "sent", false, 1, after).forbidden, 1);
+        assert_eq!(judged_as(due(&[]), "failed", false, 0, after).lost, 1);
+        assert_eq!(judged_as(due(&[7]), "suppressed", false, 1, before).unflagged, 1);
+    }
+
+    #[test]
+    fn what_is_for_later_does_not_come_early() {
+        let at = Instant::now();
+        assert_eq!(judged_as(Due::MailAfter(at), "sent", false, 1, at - BIN).forbidden, 1);
+        assert!(judged_as(Due::MailAfter(at), "sent", false, 1, at).is_clean());
+    }
+
+    #[test]
+    fn attempts_rise_in_number_and_time() {
+        let of = |a: i64, at: &str, b: i64, bt: &str| json!({"attempts": [{"n": a, "at": at}, {"n": b, "at": bt}]});
+        let (early, late) = ("2026-09-21T14:13:20.123Z", "2026-09-21T14:13:21.000Z");
+        assert_eq!(odd_attempts(&of(1, early, 2, late)), None);
+        assert!(odd_attempts(&of(1, early, 1, late)).is_some());
+        assert!(odd_attempts(&of(1, late, 2, early)).is_some());
+    }
+
+    #[test]
+    fn the_fastest_second_slides() {
+        assert_eq!(fastest_second(&[1, 2]), 3);
+        let mut bins = vec![1; 30];
+        bins[14] = 50;
+        assert_eq!(fastest_second(&bins), 59);
     }
 
     #[test]

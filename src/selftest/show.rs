@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use super::Row;
 use super::client::Client;
-use super::oracle::{Ledger, judge};
+use super::faults::Fault;
+use super::oracle::{Due, Ledger, judge, odd_attempts};
 use super::stage::Stage;
 use crate::domain::id::BroadcastId;
+use crate::domain::time::Timestamp;
 use crate::store::scratch;
 
 /// Between two looks.
@@ -20,11 +22,15 @@ const LOOK: Duration = Duration::from_millis(50);
 const STANDSTILL: Duration = Duration::from_secs(180);
 /// One recipient in so many must not be mailed.
 const SUPPRESSED_EACH: usize = 400;
+/// So many are suppressed at once while the broadcast is on its way.
+const SUPPRESSED_ON_THE_WAY: usize = 8;
+/// Of so many messages in doubt the attempts are looked at.
+const ATTEMPTS_LOOKED_AT: usize = 20;
 
 /// A broadcast that is under way.
 pub struct Show {
     pub id: String,
-    expected: Vec<(String, bool)>,
+    expected: Vec<(String, Due)>,
     over: watch::Receiver<bool>,
     watcher: JoinHandle<Result<u64, String>>,
 }
@@ -33,18 +39,30 @@ pub struct Show {
 pub struct Request {
     pub key: String,
     pub body: String,
-    pub expected: Vec<(String, bool)>,
+    pub expected: Vec<(String, Due)>,
 }
 
 impl Request {
-    /// A new one. No address is used twice, so that copies tell which broadcast they are of.
+    /// A new one, of the plan's size.
     pub fn new(stage: &mut Stage) -> Self {
+        Self::to(stage, stage.plan.recipients, None)
+    }
+
+    /// A new one. No address is used twice, so that copies tell which broadcast they are of.
+    pub fn to(stage: &mut Stage, n_recipients: usize, send_at: Option<Timestamp>) -> Self {
         stage.n_broadcasts += 1;
         let n = stage.n_broadcasts;
-        let expected: Vec<(String, bool)> = (0..stage.plan.recipients)
-            .map(|i| (format!("r{i}@b{n}.d{}.example", i % 13), i % SUPPRESSED_EACH != 7))
+        let due = |i: usize| match i % SUPPRESSED_EACH {
+            7 => Due::Nothing,
+            _ => Due::Mail,
+        };
+        let expected: Vec<(String, Due)> = (0..n_recipients)
+            .map(|i| (format!("r{i}@b{n}.d{}.example", i % 13), due(i)))
             .collect();
-        let letter = json!({ "from": "news@example.org", "subject": "News", "text": "For {{ email }}" });
+        let mut letter = json!({ "from": "news@example.org", "subject": "News", "text": "For {{ email }}" });
+        if let Some(at) = send_at {
+            letter["send_at"] = json!(at.to_string());
+        }
         let mut body = format!("{letter}\n");
         for (email, _) in &expected {
             body.push_str(&format!("{{\"email\":\"{email}\"}}\n"));
@@ -57,29 +75,61 @@ impl Request {
     }
 
     pub fn suppressed(&self) -> Vec<String> {
-        let forbidden = self.expected.iter().filter(|(_, may_be_mailed)| !may_be_mailed);
+        let forbidden = self.expected.iter().filter(|(_, due)| matches!(due, Due::Nothing));
         forbidden.map(|(email, _)| email.clone()).collect()
     }
 }
 
 impl Show {
-    /// Asks for a broadcast and begins to look at it.
+    /// Asks for a broadcast and begins to look at it; what is done to the service meanwhile is the fault's business.
     ///
     /// # Errors
     /// When the API answers what it must not.
-    pub async fn open(stage: &mut Stage, row: &mut Row) -> Result<Self, String> {
+    pub async fn open(stage: &mut Stage, fault: Fault, row: &mut Row) -> Result<Self, String> {
         let request = Request::new(stage);
         stage.client.suppress(&request.suppressed()).await?;
-        let id = super::faults::ask(stage, &request, row).await?;
+        let id = super::faults::ask(stage, fault, &request, row).await?;
+        Ok(Self::watch(stage, id, request.expected, row))
+    }
+
+    /// Looks at a broadcast that was accepted.
+    pub fn watch(stage: &Stage, id: String, expected: Vec<(String, Due)>, row: &mut Row) -> Self {
         row.broadcasts += 1;
         let (tell, over) = watch::channel(false);
         let watcher = tokio::spawn(watch_over(stage.client.clone(), id.clone(), tell));
-        Ok(Show {
+        Show {
             id,
-            expected: request.expected,
+            expected,
             over,
             watcher,
-        })
+        }
+    }
+
+    /// Suppresses a few of the recipients while the broadcast is on its way. What goes to them afterwards may only come from chunks
+    /// that were being sent already.
+    ///
+    /// # Errors
+    /// When no node does it.
+    pub async fn suppress_some(&mut self, stage: &mut Stage) -> Result<(), String> {
+        let places: Vec<usize> = (0..SUPPRESSED_ON_THE_WAY)
+            .map(|_| stage.random.usize(..self.expected.len()))
+            .filter(|place| matches!(self.expected[*place].1, Due::Mail))
+            .collect();
+        let emails: Vec<String> = places.iter().map(|place| self.expected[*place].0.clone()).collect();
+        if emails.is_empty() {
+            return Ok(());
+        }
+        stage.client.suppress(&emails).await?;
+        // Asked afterwards, so that no chunk which was claimed before is missing.
+        let running = stage.client.running(&self.id).await?;
+        let at = Instant::now();
+        for place in places {
+            self.expected[place].1 = Due::MailBefore {
+                at,
+                running: running.clone(),
+            };
+        }
+        Ok(())
     }
 
     #[must_use]
@@ -104,7 +154,17 @@ impl Show {
             Err(what) => row.findings.breaks(what),
         }
         let said = stage.client.messages(&self.id).await?;
-        row.findings.add(&judge(&self.expected, &said, &stage.witness.copies()));
+        let copies = stage
+            .witness
+            .copies(self.expected.iter().map(|(email, _)| email.as_str()));
+        row.findings.add(&judge(&self.expected, &said, &copies));
+        for message in said.iter().filter(|m| m.flagged).take(ATTEMPTS_LOOKED_AT) {
+            if let Some(shown) = stage.client.ask(&format!("/v1/messages/{}", message.id)).await
+                && let Some(odd) = odd_attempts(&shown)
+            {
+                row.findings.breaks(odd);
+            }
+        }
         // The rows themselves, counted again past the nodes: a stale write that was applied would show here.
         let store = crate::store::open(&stage.url).await.map_err(|e| e.to_string())?;
         let id: BroadcastId = self.id.parse()?;
@@ -115,6 +175,16 @@ impl Show {
                 .breaks(format!("the counters say {:?}, the rows {recount:?}", shown.map(|b| b.counts)));
         }
         drop(store);
+        if let Some(running) = stage
+            .client
+            .running(&self.id)
+            .await
+            .ok()
+            .filter(|running| !running.is_empty())
+        {
+            row.findings
+                .breaks(format!("jobs of a completed broadcast are still running: {running:?}"));
+        }
         for what in scratch::damage(&stage.url).await.map_err(|e| e.to_string())? {
             row.findings.breaks(format!("the database is damaged: {what}"));
         }

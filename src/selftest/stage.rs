@@ -41,7 +41,7 @@ impl Stage {
     ///
     /// # Errors
     /// What is missing.
-    pub async fn set(plan: &Plan, fault: Fault, seed: u64) -> Result<Self, String> {
+    pub async fn set(plan: &Plan, faults: &[Fault], seed: u64) -> Result<Self, String> {
         let mut random = fastrand::Rng::with_seed(seed);
         let dir = std::env::temp_dir().join(format!("hikyaku-selftest-{:012x}", fastrand::u64(..) >> 16));
         let made = std::fs::create_dir_all(&dir);
@@ -54,7 +54,7 @@ impl Stage {
         let mut place = dir.clone();
         let (url, node_url) = match &plan.database {
             Database::Sqlite => {
-                if fault == Fault::Disk {
+                if faults.contains(&Fault::Disk) {
                     place = super::faults::small_disk(&dir)?;
                 }
                 let url = format!("sqlite://{}/hikyaku.db", place.display());
@@ -63,7 +63,7 @@ impl Stage {
             on_server => {
                 let base = match on_server {
                     Database::Own(programs) => {
-                        let own = Cluster::make(programs, &dir, fault == Fault::Failover).await?;
+                        let own = Cluster::make(programs, &dir, faults.contains(&Fault::Failover)).await?;
                         let url = own.url();
                         cluster = Some(own);
                         url
@@ -82,9 +82,12 @@ impl Stage {
         };
         let witness = Witness::open(n_nodes, plan.latency, random.u64(..)).await;
         let witness = witness.map_err(|e| format!("the relay cannot listen: {e}"))?;
-        let recipes: Vec<Recipe> = (0..n_nodes)
-            .map(|number| recipe(plan, &dir, &place, number, &node_url, witness.addr(number)))
-            .collect();
+        let mut recipes = Vec::new();
+        for number in 0..n_nodes {
+            let mut recipe = recipe(plan, &dir, &place, number, &node_url, witness.addr(number));
+            recipe.environment.extend(super::faults::preload(faults, &dir, number)?);
+            recipes.push(recipe);
+        }
         let mut stage = Stage {
             plan: plan.clone(),
             random,
@@ -190,6 +193,9 @@ async fn through_a_proxy(base: &str, name: &str) -> Result<(String, (Proxy, Stri
 
 fn recipe(plan: &Plan, dir: &Path, place: &Path, number: usize, database: &str, relay: SocketAddr) -> Recipe {
     let set = |name: &str, value: String| (format!("HIKYAKU_{name}"), value);
+    let rate = plan
+        .rate_per_sec
+        .map_or_else(String::new, |rate| format!("&rate={rate}"));
     Recipe {
         program: plan.program.clone(),
         dir: dir.to_owned(),
@@ -200,7 +206,7 @@ fn recipe(plan: &Plan, dir: &Path, place: &Path, number: usize, database: &str, 
             set("API_KEY", KEY.to_owned()),
             set("LOG", "warn".to_owned()),
             set("DATABASE_URL", database.to_owned()),
-            set("RELAY_URL", format!("smtp://{relay}?connections={}", plan.connections)),
+            set("RELAY_URL", format!("smtp://{relay}?connections={}{rate}", plan.connections)),
         ],
     }
 }

@@ -1,22 +1,38 @@
-//! The witness: a relay that counts what it takes, with a door of its own for each node, so that it knows how many
+//! The witness: a relay that remembers what it takes and when, with a door of its own for each node, so that it knows how many
 //! connections a node had open when it died. Never tells the nodes anything but SMTP.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::oracle::{BIN, Copies};
 use crate::sink::{Sink, SinkOptions};
 
 /// The relay and its doors.
 pub struct Witness {
-    sink: Sink,
+    ledger: Arc<Ledger>,
     doors: Vec<Arc<Door>>,
+}
+
+/// What was taken.
+struct Ledger {
+    opened: Instant,
+    taken: Mutex<Taken>,
+    n_taken: AtomicU64,
+}
+
+#[derive(Default)]
+struct Taken {
+    copies: HashMap<String, Copies>,
+    /// Messages in each [`BIN`] since the opening.
+    bins: Vec<u32>,
 }
 
 struct Door {
@@ -26,17 +42,50 @@ struct Door {
     shut: watch::Sender<bool>,
 }
 
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, recipients: &[String]) {
+        let now = Instant::now();
+        let bin = ((now - self.opened).as_millis() / BIN.as_millis()) as usize;
+        let mut taken = self.lock();
+        if taken.bins.len() <= bin {
+            taken.bins.resize(bin + 1, 0);
+        }
+        taken.bins[bin] += 1;
+        for to in recipients {
+            let copies = taken.copies.entry(to.clone()).or_insert(Copies {
+                n: 0,
+                first: now,
+                last: now,
+            });
+            copies.n += 1;
+            copies.last = now;
+        }
+        drop(taken);
+        self.n_taken.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 impl Witness {
     /// Opens so many doors. Each reply leaves `latency` late.
     ///
     /// # Errors
     /// When the system has no free port.
     pub async fn open(doors: usize, latency: Duration, seed: u64) -> io::Result<Self> {
+        let ledger = Arc::new(Ledger {
+            opened: Instant::now(),
+            taken: Mutex::default(),
+            n_taken: AtomicU64::new(0),
+        });
+        let book = Arc::clone(&ledger);
         let sink = Sink::new(SinkOptions {
             latency,
             seed,
             keep_mailbox: false,
-            count_recipients: true,
+            on_taken: Some(Arc::new(move |recipients| book.take(recipients))),
             ..SinkOptions::default()
         })?;
         let mut opened = Vec::new();
@@ -50,7 +99,7 @@ impl Witness {
             tokio::spawn(attend(sink.clone(), listener, Arc::clone(&door)));
             opened.push(door);
         }
-        Ok(Self { sink, doors: opened })
+        Ok(Self { ledger, doors: opened })
     }
 
     #[must_use]
@@ -72,14 +121,21 @@ impl Witness {
     /// Messages taken so far.
     #[must_use]
     pub fn n_taken(&self) -> u64 {
-        let stats = self.sink.stats();
-        stats.accepted + stats.taken_unanswered
+        self.ledger.n_taken.load(Ordering::SeqCst)
     }
 
-    /// Copies of each address so far.
+    /// Copies of each of these addresses so far.
     #[must_use]
-    pub fn copies(&self) -> HashMap<String, u32> {
-        self.sink.copies()
+    pub fn copies<'a>(&self, of: impl Iterator<Item = &'a str>) -> HashMap<String, Copies> {
+        let taken = self.ledger.lock();
+        of.filter_map(|email| Some((email.to_owned(), *taken.copies.get(email)?)))
+            .collect()
+    }
+
+    /// Messages in each [`BIN`] since the opening.
+    #[must_use]
+    pub fn bins(&self) -> Vec<u32> {
+        self.ledger.lock().bins.clone()
     }
 
     /// Breaks every connection, wherever it stands, and lets nobody in until [`Witness::reopen`].

@@ -96,6 +96,9 @@ impl Default for Extensions {
     }
 }
 
+/// Told the recipients of a message.
+pub type OnTaken = Arc<dyn Fn(&[String]) + Send + Sync>;
+
 /// How the sink behaves. The default takes everything at full speed on a free port of loopback.
 #[derive(Clone)]
 pub struct SinkOptions {
@@ -120,6 +123,8 @@ pub struct SinkOptions {
     pub keep_mailbox: bool,
     /// Counts the copies that each address got. Takes memory for each address.
     pub count_recipients: bool,
+    /// Told the recipients of every message at the moment it is taken.
+    pub on_taken: Option<OnTaken>,
     pub extensions: Extensions,
     pub script: Script,
     pub clock: Arc<dyn Clock>,
@@ -140,6 +145,7 @@ impl Default for SinkOptions {
             log: None,
             keep_mailbox: true,
             count_recipients: false,
+            on_taken: None,
             extensions: Extensions::default(),
             script: Script::default(),
             clock: Arc::new(SystemClock),

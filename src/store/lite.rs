@@ -27,6 +27,8 @@ const CLAIM: &str = claim_sql!("");
 /// A copied file cannot be told from the one it was copied from; the copies of `hikyaku backup` say it themselves.
 const BIRTHMARK: Option<&str> = None;
 const EXCLUSIVE: bool = true;
+/// This machine's clock is the only one there is.
+const SERVER_NOW: Option<&str> = None;
 
 /// How long a writer waits for another process's transaction, such as a backup's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

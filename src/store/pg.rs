@@ -24,6 +24,9 @@ const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
 const BIRTHMARK: Option<&str> =
     Some("-- birthmark_here\n SELECT CAST(CAST(CAST('jobs' AS regclass) AS oid) AS text) AS mark");
 const EXCLUSIVE: bool = false;
+/// As it is now, not as it was when the transaction began.
+const SERVER_NOW: Option<&str> =
+    Some("-- server_now\n SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now");
 
 /// How long a step waits for a connection before the database counts as unavailable.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -32,14 +32,15 @@ async fn on_server(url: &str, statement: String) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong with an SQLite file: its pages, its indices, its references. Empty when nothing is; on PostgreSQL always,
-/// which looks after its pages itself.
+/// What is wrong with a database: an SQLite file's pages, indices and references; on PostgreSQL, which looks after its pages
+/// itself, transactions that somebody left open. Empty when nothing is.
 ///
 /// # Errors
 /// When it cannot be read.
 pub async fn damage(url: &DatabaseUrl) -> Result<Vec<String>> {
-    let DatabaseUrl::Sqlite(path) = url else {
-        return Ok(Vec::new());
+    let path = match url {
+        DatabaseUrl::Sqlite(path) => path,
+        DatabaseUrl::Postgres(url) => return left_open(url).await,
     };
     let mut connection = SqliteConnectOptions::new().filename(path).connect().await?;
     let mut said: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check")
@@ -52,6 +53,21 @@ pub async fn damage(url: &DatabaseUrl) -> Result<Vec<String>> {
     if !dangling.is_empty() {
         said.push(format!("{} references lead nowhere", dangling.len()));
     }
+    connection.close().await?;
+    Ok(said)
+}
+
+/// Transactions in which nothing has happened for five seconds.
+async fn left_open(url: &str) -> Result<Vec<String>> {
+    let options = PgConnectOptions::from_str(url).map_err(|e| StoreError::Refused(format!("the database URL: {e}")))?;
+    let mut connection = options.connect().await?;
+    let said = sqlx::query_scalar(
+        "SELECT 'a transaction is left open: ' || query FROM pg_stat_activity
+          WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+            AND clock_timestamp() - state_change > interval '5 seconds'",
+    )
+    .fetch_all(&mut connection)
+    .await?;
     connection.close().await?;
     Ok(said)
 }

@@ -45,6 +45,10 @@ pub trait Workers: Send + Sync {
         now: Timestamp,
     ) -> Result<Heartbeat>;
 
+    /// The time by the database server's own clock, which all its workers go by; `None` where there is no server. The one thing a
+    /// step asks a clock for; it is told the time like all others.
+    async fn server_now(&self) -> Result<Option<Timestamp>>;
+
     /// The worker's orderly end.
     async fn retire_worker(&self, worker: i64, now: Timestamp) -> Result<()>;
 

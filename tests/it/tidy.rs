@@ -24,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sink", &["domain", "clock", "smtp"]),
     ("store", &["domain", "config"]),
     ("pipeline", &["domain", "clock", "config", "template", "mime", "smtp", "store"]),
-    ("selftest", &["domain", "sink", "store"]),
+    ("selftest", &["domain", "clock", "sink", "store"]),
     (
         "web",
         &[

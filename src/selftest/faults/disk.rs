@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::next_message;
+use super::{Fault, next_message};
 use crate::selftest::Row;
 use crate::selftest::client::Answer;
 use crate::selftest::show::{Request, Show};
@@ -74,7 +74,7 @@ fn make_room(stage: &Stage) {
 /// The disk is full when a request comes: it is refused, and nothing of it stays.
 pub async fn refuse(stage: &mut Stage, request: &Request, row: &mut Row) -> Result<(), String> {
     fill_up(stage)?;
-    row.n += 1;
+    row.count(Fault::Disk);
     match stage.client.send_once(&request.key, &request.body).await {
         Answer::NotNow { status: 503 | 507, .. } => {}
         other => row
@@ -88,7 +88,7 @@ pub async fn refuse(stage: &mut Stage, request: &Request, row: &mut Row) -> Resu
 /// The disk is full for a while in a fan-out or a delivery.
 pub async fn fill(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), String> {
     fill_up(stage)?;
-    row.n += 1;
+    row.count(Fault::Disk);
     tokio::time::sleep(Duration::from_millis(stage.random.u64(500..3_000))).await;
     let (before, since) = (stage.witness.n_taken(), Instant::now());
     make_room(stage);

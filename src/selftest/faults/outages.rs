@@ -13,18 +13,20 @@ use crate::selftest::proxy::Line;
 use crate::selftest::show::{Request, Show};
 use crate::selftest::stage::Stage;
 
-/// From the database's return to the next message, at most.
-const BACK_MAX: Duration = Duration::from_secs(5);
-/// Lines of log that a node may write in a second of an outage: a few for each thing that waits, and not one for each try.
-const LINES_PER_SEC_MAX: u64 = 10;
-/// Memory that a node may take in an outage beside what it had, in KiB.
-const GROWTH_KIB_MAX: u64 = 64 * 1_024;
+/// The speed before an outage is measured for so long.
+const BEFORE: Duration = Duration::from_secs(1);
+/// Speed is looked at over so long afterwards, this often, and for so long at most.
+const OVER: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(50);
+const FULL_MAX: Duration = Duration::from_secs(60);
+/// This much of the speed before is full speed: half seconds differ by as much among themselves.
+const FULL_PERCENT: u64 = 70;
 
 /// The relay breaks every connection and lets nobody in for up to a second.
 pub async fn relay(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), String> {
     row.bound += stage.witness.n_open_in_all();
     stage.witness.shut();
-    row.n += 1;
+    row.count(Fault::Relay);
     tokio::time::sleep(Duration::from_millis(stage.random.u64(50..1_000))).await;
     let (before, since) = (stage.witness.n_taken(), Instant::now());
     stage.witness.reopen();
@@ -34,44 +36,72 @@ pub async fn relay(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), 
 
 /// The database is gone for a while.
 pub async fn database(stage: &mut Stage, fault: Fault, show: &Show, row: &mut Row) -> Result<(), String> {
+    let before = stage.witness.n_taken();
+    tokio::time::sleep(BEFORE).await;
+    let per_half_second = (stage.witness.n_taken() - before) * OVER.as_millis() as u64 / BEFORE.as_millis() as u64;
     let (lines, memory) = (log_lines(stage), memory(stage));
     // A lease may lapse meanwhile, with a message on each connection.
     row.bound += stage.witness.n_open_in_all();
-    row.n += 1;
+    row.count(fault);
+    row.n_outages += 1;
     let gone = Instant::now();
     begin(stage, fault)?;
     ask_meanwhile(stage, row).await;
-    let outage = stage.plan.outage;
-    if fault != Fault::Failover {
-        tokio::time::sleep(outage.saturating_sub(gone.elapsed())).await;
+    let outage = if fault == Fault::Failover {
+        Duration::ZERO
+    } else {
+        stage.plan.outage
+    };
+    let mut peak = self::memory(stage);
+    while gone.elapsed() < outage {
+        tokio::time::sleep(LOOK).await;
+        peak = peak
+            .into_iter()
+            .zip(self::memory(stage))
+            .map(|(a, b)| a.max(b))
+            .collect();
     }
     let before = stage.witness.n_taken();
     finish(stage, fault)?;
     let back = Instant::now();
-    let n_before = row.next_ms.len();
     next_message(stage, show, row, before, back).await;
-    if row.next_ms[n_before..]
-        .iter()
-        .any(|ms| u128::from(*ms) > BACK_MAX.as_millis())
-    {
-        row.findings
-            .breaks(format!("the next message came {} ms after the database", row.next_ms[n_before]));
+    match full_speed(stage, show, per_half_second, back).await {
+        Some(ms) => row.full_ms.push(ms),
+        None if show.is_over() => row
+            .remarks
+            .push("a broadcast was over before full speed could be seen".to_owned()),
+        None => row.full_ms.push(FULL_MAX.as_millis() as u64),
     }
-    let seconds = gone.elapsed().as_secs() + 1;
-    for (node, (before, now)) in lines.into_iter().zip(log_lines(stage)).enumerate() {
-        row.remarks
-            .push(format!("node {node}: {} lines of log in {seconds} s", now - before));
-        if now - before > LINES_PER_SEC_MAX * seconds {
-            row.findings
-                .breaks(format!("node {node} wrote {} lines of log in {seconds} s", now - before));
-        }
+    let seconds = gone.elapsed().as_secs_f64();
+    for (before, now) in lines.into_iter().zip(log_lines(stage)) {
+        row.lines_per_sec = row.lines_per_sec.max((now - before) as f64 / seconds);
     }
-    for (before, now) in memory.into_iter().zip(self::memory(stage)) {
-        if now > before + GROWTH_KIB_MAX {
-            row.findings.breaks(format!("a node grew from {before} to {now} KiB"));
-        }
+    let peak = peak.into_iter().zip(self::memory(stage)).map(|(a, b)| a.max(b));
+    for (before, peak) in memory.into_iter().zip(peak) {
+        row.growth_kib = row.growth_kib.max(peak.saturating_sub(before));
+    }
+    if let (Fault::Failover, Some(cluster)) = (fault, &mut stage.cluster) {
+        tokio::task::block_in_place(|| cluster.add_standby())?;
     }
     Ok(())
+}
+
+/// How long it takes until messages flow as they did, in milliseconds. `None` when they do not in time, or there are none left.
+async fn full_speed(stage: &Stage, show: &Show, per_half_second: u64, back: Instant) -> Option<u64> {
+    let mut looks = std::collections::VecDeque::from([(Instant::now(), stage.witness.n_taken())]);
+    while back.elapsed() < FULL_MAX && !show.is_over() {
+        tokio::time::sleep(LOOK).await;
+        looks.push_back((Instant::now(), stage.witness.n_taken()));
+        while looks.len() > 1 && looks[1].0.elapsed() >= OVER {
+            looks.pop_front();
+        }
+        let (at, n) = looks[0];
+        let is_full = stage.witness.n_taken() - n >= per_half_second * FULL_PERCENT / 100;
+        if at.elapsed() >= OVER && is_full {
+            return Some(back.elapsed().as_millis() as u64);
+        }
+    }
+    None
 }
 
 fn begin(stage: &mut Stage, fault: Fault) -> Result<(), String> {
@@ -128,9 +158,7 @@ async fn ask_meanwhile(stage: &mut Stage, row: &mut Row) {
         wrong.push(format!("/readyz says {ready:?} without a database"));
     }
     // A small one, which belongs to no play.
-    let recipients = std::mem::replace(&mut stage.plan.recipients, 3);
-    let request = Request::new(stage);
-    stage.plan.recipients = recipients;
+    let request = Request::to(stage, 3, None);
     match stage.client.send_once(&request.key, &request.body).await {
         Answer::NotNow {
             status: 503,

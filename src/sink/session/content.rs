@@ -134,6 +134,9 @@ impl Session {
     }
 
     fn capture(&mut self) {
+        if let Some(tell) = &self.shared.options.on_taken {
+            tell(&self.to);
+        }
         if self.shared.options.count_recipients {
             let mut copies = locked(&self.shared.copies);
             for to in &self.to {

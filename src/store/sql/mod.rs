@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use sqlx::{Pool, Transaction};
 use tokio::sync::watch;
 
-use super::{BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, CLAIM, Connection, Db, EXCLUSIVE, notify};
+use super::{BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, CLAIM, Connection, Db, EXCLUSIVE, SERVER_NOW, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Connection, SqlStore, retrying, to_json};
+use super::{Connection, SERVER_NOW, SqlStore, retrying, to_json};
 use crate::domain::job::DEATHS_MAX;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::WorkerStats;
@@ -58,6 +58,16 @@ impl Workers for SqlStore {
         .fetch_one(&mut *heart)
         .await?;
         Ok(Heartbeat::Alive { live_workers })
+    }
+
+    async fn server_now(&self) -> Result<Option<Timestamp>> {
+        match SERVER_NOW {
+            Some(statement) => {
+                let now: i64 = sqlx::query_scalar(statement).fetch_one(&self.heart).await?;
+                Ok(Some(Timestamp(now)))
+            }
+            None => Ok(None),
+        }
     }
 
     async fn retire_worker(&self, worker: i64, now: Timestamp) -> Result<()> {
