@@ -21,5 +21,7 @@ pub mod web;
 
 pub mod sink;
 
+pub mod selftest;
+
 pub mod app;
 pub mod cli;

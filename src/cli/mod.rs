@@ -15,6 +15,7 @@ mod key;
 mod migrate;
 mod openapi;
 mod relay;
+mod selftest;
 mod send;
 mod serve;
 mod settings;
@@ -53,6 +54,7 @@ enum Command {
     Restored(backup::Restored),
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
+    Selftest(selftest::Selftest),
 }
 
 /// The commands by what a person wants to do; every command stands in one group, which a test holds.
@@ -63,7 +65,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Look after it",
         &[
-            "relay", "key", "dkim", "doctor", "migrate", "backup", "restored", "openapi", "sink",
+            "relay", "key", "dkim", "doctor", "migrate", "backup", "restored", "openapi", "sink", "selftest",
         ],
     ),
 ];
@@ -116,6 +118,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
+        Some(Command::Selftest(args)) => selftest::run(args).await,
     }
 }
 

@@ -21,6 +21,7 @@ pub mod reports;
 pub mod retention;
 pub mod safety;
 pub mod schema;
+pub mod scratch;
 pub mod workers;
 
 mod lite;

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sink", &["domain", "clock", "smtp"]),
     ("store", &["domain", "config"]),
     ("pipeline", &["domain", "clock", "config", "template", "mime", "smtp", "store"]),
+    ("selftest", &["domain", "sink", "store"]),
     (
         "web",
         &[
