@@ -4,4 +4,4 @@ ALTER TABLE pace ADD COLUMN base_us INTEGER NOT NULL DEFAULT 0;   -- microsecond
 ALTER TABLE pace ADD COLUMN slowed_at INTEGER NOT NULL DEFAULT 0; -- the last time the pace was learnt to be slower, or faster
 
 -- A waiting job whose messages wait for a relay or a lane, not for their own time: woken when a relay changes.
-ALTER TABLE jobs ADD COLUMN waits_for TEXT;                      -- 'relay'
+ALTER TABLE jobs ADD COLUMN waits_for TEXT;                      -- what keeps it, as JSON

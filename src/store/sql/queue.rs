@@ -303,7 +303,7 @@ impl SqlStore {
         .bind(run_at)
         .bind(now.0)
         .bind(i64::from(over))
-        .bind(matches!(end, JobEnd::Held(_)).then_some("relay"))
+        .bind(matches!(end, JobEnd::Held(_)).then_some("{}"))
         .fetch_optional(&mut *tx)
         .await?;
         let unsettled = unsettled.ok_or(StoreError::LeaseLost)?;
