@@ -145,7 +145,10 @@ impl Slot {
             return None;
         }
         match compose(&item).await {
-            Ok((envelope, bytes)) => Some(Parcel { item, envelope, bytes }),
+            Ok((envelope, bytes)) => {
+                point!("composed");
+                Some(Parcel { item, envelope, bytes })
+            }
             Err(why) => {
                 let failed = fate::untried(item.ordinal, past, MessageStatus::Failed, "template_error", why, now);
                 self.settle(&item, failed).await;

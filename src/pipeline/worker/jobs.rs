@@ -28,6 +28,7 @@ pub(super) async fn split(shared: Arc<Shared>, job: Claimed) {
 
 /// Delivers a chunk. `settling_in` counts chunks that are not on the board yet.
 pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<AtomicUsize>) {
+    point!("claimed");
     let begun = match insist(&shared, || settle_doubts(&shared, &job)).await {
         Ok(()) => begin(&shared, &job).await,
         Err(error) => Err(error),

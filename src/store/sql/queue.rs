@@ -313,7 +313,10 @@ impl SqlStore {
         if over {
             count_down(&mut tx, &standing.id, 1, now).await?;
         }
-        self.commit_and_wake(tx).await
+        point!("finish-written");
+        self.commit_and_wake(tx).await?;
+        point!("finish-committed");
+        Ok(())
     }
 
     async fn try_control(&self, id: &BroadcastId, wish: &Wish, now: Timestamp) -> Result<()> {
