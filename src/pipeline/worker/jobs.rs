@@ -152,7 +152,7 @@ fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<
         on_uncertain: prepared.on_uncertain,
         started: prepared.date,
         expires_at: prepared.expires_at,
-        relay_id: shared.deps.relay.id,
+        relay_id: None,
         email: &run.recipient(ordinal).email,
         jitter: 0.0,
         now: shared.deps.clock.now(),
@@ -164,6 +164,7 @@ async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd) -> Result<()> {
         RunEnd::Halted(Halt::Lost) => return Err(StoreError::LeaseLost),
         RunEnd::Halted(Halt::Stopped(_)) => JobEnd::Stopped,
         RunEnd::Halted(Halt::Released) => JobEnd::Released,
+        RunEnd::Halted(Halt::Held(at)) => JobEnd::Held(at),
         RunEnd::Through { next_at: None } => JobEnd::Done,
         RunEnd::Through { next_at: Some(at) } => JobEnd::Waiting(at),
     };
