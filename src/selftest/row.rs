@@ -88,11 +88,11 @@ impl Row {
     #[must_use]
     pub fn claims(&self) -> Vec<Claim> {
         let f = &self.findings;
-        let none = |what: &str, n: u64| claim(format!("{what} 0"), n.to_string(), n == 0);
+        let none = |what: &str, n: u64| claim(format!("{what}: none"), n.to_string(), n == 0);
         let (extra, flagged, bound) = (f.extra, f.flagged, self.bound);
         let mut claims = vec![
             none("lost", f.lost),
-            none("called sent, and unknown to the relay:", f.false_sent),
+            none("called sent, and unknown to the relay", f.false_sent),
             claim(
                 format!(
                     "copies beyond one, and messages in doubt: at most {bound}, the connections open at the faults"

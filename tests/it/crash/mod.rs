@@ -3,6 +3,7 @@
 
 #[cfg(feature = "failpoints")]
 mod points;
+mod slice;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! The two schemas are one: the same tables, columns, keys and indexes, and texts that compare by bytes on both. Also how the
 //! claim finds its work among them.
 
+use hikyaku::clock::{Clock as _, SystemClock};
 use hikyaku::store::DatabaseUrl;
 use hikyaku::store::schema::inspect;
 
@@ -166,4 +167,16 @@ async fn an_inspection_creates_nothing() {
     let url = DatabaseUrl::parse(&file.url).unwrap();
     assert_eq!(inspect(&url).await.unwrap(), None);
     assert_eq!(inspect(&url).await.unwrap(), None, "nor did the first look make the file");
+}
+
+#[tokio::test]
+async fn the_server_tells_its_time_and_a_file_has_none() {
+    let (lite, pg) = (World::sqlite().await, World::postgres().await);
+    assert_eq!(lite.server_now().await.unwrap(), None);
+    let told = pg.server_now().await.unwrap().expect("a server has a clock");
+    // The server of the tests is on this machine; the minutes are for a machine that is busy.
+    let off = told - SystemClock.now();
+    assert!(off.abs() < 120_000, "{off} ms");
+    let later = pg.server_now().await.unwrap().unwrap();
+    assert!(later >= told);
 }
