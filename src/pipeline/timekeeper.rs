@@ -14,6 +14,8 @@ use crate::store::{Result, Store};
 const EVERY: Duration = Duration::from_secs(5);
 /// An answer that took longer tells the time too badly. It may be off by half of this.
 const ROUND_TRIP_MAX_MS: i64 = 1_000;
+/// A server that does not answer is asked again after this.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// What is told in the log: more than any drift.
 const MOVED_MS: i64 = 2_000;
 
@@ -47,7 +49,7 @@ pub async fn keep(store: Weak<dyn Store>, clock: FollowingClock, stop: Cancellat
             () = tokio::time::sleep(EVERY) => {}
         }
         let Some(store) = store.upgrade() else { return };
-        // Others say in the log that the database is away.
-        drop(set(&*store, &clock).await);
+        // Others say in the log that the database is away. The connection is one of the readers': the heartbeat needs its own.
+        drop(tokio::time::timeout(ANSWER_MAX, set(&*store, &clock)).await);
     }
 }

@@ -63,7 +63,7 @@ impl Workers for SqlStore {
     async fn server_now(&self) -> Result<Option<Timestamp>> {
         match SERVER_NOW {
             Some(statement) => {
-                let now: i64 = sqlx::query_scalar(statement).fetch_one(&self.heart).await?;
+                let now: i64 = sqlx::query_scalar(statement).fetch_one(&self.reader).await?;
                 Ok(Some(Timestamp(now)))
             }
             None => Ok(None),
