@@ -88,6 +88,16 @@ impl World {
         World { store, database }
     }
 
+    /// A database that exists, opened.
+    pub async fn opened(database: TestDatabase) -> Self {
+        Self::on(database).await
+    }
+
+    /// Gives the database back; the store is closed.
+    pub fn into_database(self) -> TestDatabase {
+        self.database
+    }
+
     /// The same store, for a task of its own.
     pub fn share(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)
@@ -108,29 +118,26 @@ impl World {
 
     /// Runs a statement past the store and gives every row as one line of text, columns separated by `|`.
     pub async fn sql(&self, text: &str) -> Vec<String> {
-        if self.is_sqlite() {
-            let mut raw = SqliteConnectOptions::from_str(&self.database.url)
-                .unwrap()
-                .connect()
-                .await
-                .unwrap();
-            let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
-            raw.close().await.unwrap();
-            rows.iter()
-                .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-                .collect()
-        } else {
-            let mut raw = PgConnectOptions::from_str(&self.database.url)
-                .unwrap()
-                .connect()
-                .await
-                .unwrap();
-            let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
-            raw.close().await.unwrap();
-            rows.iter()
-                .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-                .collect()
-        }
+        sql(&self.database.url, text).await
+    }
+}
+
+/// As [`World::sql`], on any database.
+pub async fn sql(url: &str, text: &str) -> Vec<String> {
+    if url.starts_with("sqlite") {
+        let mut raw = SqliteConnectOptions::from_str(url).unwrap().connect().await.unwrap();
+        let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+        rows.iter()
+            .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+            .collect()
+    } else {
+        let mut raw = PgConnectOptions::from_str(url).unwrap().connect().await.unwrap();
+        let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+        rows.iter()
+            .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+            .collect()
     }
 }
 
