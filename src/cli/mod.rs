@@ -16,6 +16,7 @@ mod migrate;
 mod migrate_store;
 mod openapi;
 mod relay;
+mod selftest;
 mod send;
 mod serve;
 mod settings;
@@ -55,6 +56,7 @@ enum Command {
     Restored(backup::Restored),
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
+    Selftest(selftest::Selftest),
 }
 
 /// The commands by what a person wants to do; every command stands in one group, which a test holds.
@@ -75,6 +77,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
             "restored",
             "openapi",
             "sink",
+            "selftest",
         ],
     ),
 ];
@@ -82,6 +85,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
 /// Reads the command line of this process, does what it says, and tells how it ended.
 #[must_use]
 pub fn run() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _armed = crate::failpoint::arm();
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(e) => e.exit(),
@@ -128,6 +133,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
+        Some(Command::Selftest(args)) => selftest::run(args).await,
     }
 }
 

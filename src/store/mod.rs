@@ -16,12 +16,14 @@ pub mod intake;
 pub mod library;
 pub mod lock;
 pub mod moving;
+pub mod pacing;
 pub mod queue;
 pub mod relays;
 pub mod reports;
 pub mod retention;
 pub mod safety;
 pub mod schema;
+pub mod scratch;
 pub mod workers;
 
 mod lite;
@@ -42,6 +44,7 @@ pub trait Store:
     + footing::Footing
     + intake::Intake
     + library::Library
+    + pacing::Pacing
     + queue::Queue
     + relays::Relays
     + reports::Reports

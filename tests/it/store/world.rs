@@ -22,7 +22,7 @@ use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{self, DatabaseUrl, Store};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
 
 use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
 
@@ -124,20 +124,55 @@ impl World {
 
 /// As [`World::sql`], on any database.
 pub async fn sql(url: &str, text: &str) -> Vec<String> {
-    if url.starts_with("sqlite") {
-        let mut raw = SqliteConnectOptions::from_str(url).unwrap().connect().await.unwrap();
-        let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
-        raw.close().await.unwrap();
-        rows.iter()
-            .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-            .collect()
-    } else {
-        let mut raw = PgConnectOptions::from_str(url).unwrap().connect().await.unwrap();
-        let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
-        raw.close().await.unwrap();
-        rows.iter()
-            .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-            .collect()
+    let mut raw = Raw::open(url).await;
+    let lines = raw.lines(text).await;
+    raw.close().await;
+    lines
+}
+
+/// A way past the store.
+pub enum Raw {
+    Lite(SqliteConnection),
+    Pg(PgConnection),
+}
+
+impl Raw {
+    pub async fn open(url: &str) -> Self {
+        if url.starts_with("sqlite") {
+            Raw::Lite(SqliteConnectOptions::from_str(url).unwrap().connect().await.unwrap())
+        } else {
+            Raw::Pg(PgConnectOptions::from_str(url).unwrap().connect().await.unwrap())
+        }
+    }
+
+    /// Runs a statement and gives every row as one line of text, columns separated by `|`.
+    pub async fn lines(&mut self, text: &str) -> Vec<String> {
+        match self {
+            Raw::Lite(lite) => {
+                let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(lite).await.unwrap();
+                rows.iter()
+                    .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+                    .collect()
+            }
+            Raw::Pg(pg) => {
+                let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(pg).await.unwrap();
+                rows.iter()
+                    .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Runs a statement for what it does.
+    pub async fn run(&mut self, text: &str) {
+        self.lines(text).await;
+    }
+
+    async fn close(self) {
+        match self {
+            Raw::Lite(lite) => lite.close().await.unwrap(),
+            Raw::Pg(pg) => pg.close().await.unwrap(),
+        }
     }
 }
 
