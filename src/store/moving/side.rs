@@ -225,9 +225,11 @@ impl Side {
         }
     }
 
-    /// So that the first statements on a database that was filled at once find good plans.
+    /// So that the first statements on a PostgreSQL that was filled at once find good plans. SQLite plans without.
     pub async fn analyze(&mut self) -> Result<()> {
-        on!(self, c => sqlx::query("ANALYZE").execute(c).await.map(drop)?);
+        if let Side::Pg(pg) = self {
+            sqlx::query("ANALYZE").execute(pg).await?;
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod faults;
 mod faulty;
 mod pace;
 mod relays;
+mod restored;
 mod safety;
 mod schedule;
 mod stage;

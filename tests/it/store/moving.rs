@@ -17,8 +17,8 @@ use hikyaku::store::queue::Wish;
 use hikyaku::store::workers::Heartbeat;
 use hikyaku::store::{self, DatabaseUrl, Store, StoreError};
 
-use super::world::{LEASE_MS, World, at, broadcast, broadcast_id, people, progress, recipient, sent, settled, sql};
-use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
+use super::world::{LEASE_MS, World, at, broadcast, broadcast_id, people, progress, recipient, sent, settled};
+use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite, sql};
 
 /// Tells each story in both directions.
 macro_rules! both_ways {

@@ -21,10 +21,9 @@ use hikyaku::store::intake::Page;
 use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{self, DatabaseUrl, Store};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
+use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite, sql};
 
 /// The stories begin here: 21 September 2026.
 const BEGINNING: i64 = 1_790_000_000_000;
@@ -120,67 +119,6 @@ impl World {
     pub async fn sql(&self, text: &str) -> Vec<String> {
         sql(&self.database.url, text).await
     }
-}
-
-/// As [`World::sql`], on any database.
-pub async fn sql(url: &str, text: &str) -> Vec<String> {
-    let mut raw = Raw::open(url).await;
-    let lines = raw.lines(text).await;
-    raw.close().await;
-    lines
-}
-
-/// A way past the store.
-pub enum Raw {
-    Lite(SqliteConnection),
-    Pg(PgConnection),
-}
-
-impl Raw {
-    pub async fn open(url: &str) -> Self {
-        if url.starts_with("sqlite") {
-            Raw::Lite(SqliteConnectOptions::from_str(url).unwrap().connect().await.unwrap())
-        } else {
-            Raw::Pg(PgConnectOptions::from_str(url).unwrap().connect().await.unwrap())
-        }
-    }
-
-    /// Runs a statement and gives every row as one line of text, columns separated by `|`.
-    pub async fn lines(&mut self, text: &str) -> Vec<String> {
-        match self {
-            Raw::Lite(lite) => {
-                let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(lite).await.unwrap();
-                rows.iter()
-                    .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-                    .collect()
-            }
-            Raw::Pg(pg) => {
-                let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(pg).await.unwrap();
-                rows.iter()
-                    .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-                    .collect()
-            }
-        }
-    }
-
-    /// Runs a statement for what it does.
-    pub async fn run(&mut self, text: &str) {
-        self.lines(text).await;
-    }
-
-    async fn close(self) {
-        match self {
-            Raw::Lite(lite) => lite.close().await.unwrap(),
-            Raw::Pg(pg) => pg.close().await.unwrap(),
-        }
-    }
-}
-
-fn line(columns: usize, column: impl Fn(usize) -> Option<String>) -> String {
-    (0..columns)
-        .map(|i| column(i).unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("|")
 }
 
 async fn open(url: &str) -> Arc<dyn Store> {

@@ -133,7 +133,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Some(MessageStatus::Expired))
     ];
     let early = prop_oneof![
-        5 => (1..=SIZE_MAX, 0..3i64, any::<bool>(), prop::bool::weighted(0.2))
+        5 => (1..=SIZE_MAX, prop_oneof![Just(0i64), Just(10), Just(20)], any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(size, priority, later, expires)| Act::Accept { size, priority, later, expires }),
         14 => (worker(), kind, 1..4usize, prop::option::weighted(0.2, 0..3i64))
             .prop_map(|(worker, kind, n, ahead)| Act::Claim { worker, kind, n, ahead }),

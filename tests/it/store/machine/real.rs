@@ -15,9 +15,10 @@ use hikyaku::store::fan_out::Source;
 use hikyaku::store::queue::Wish;
 use hikyaku::store::workers::{Heartbeat, Rescued};
 
-use super::super::world::{LEASE_MS, NOBODY, Raw, World, at, broadcast, broadcast_id, people, settled, step};
+use super::super::world::{LEASE_MS, NOBODY, World, at, broadcast, broadcast_id, people, settled, step};
 use super::acts::SIZE_MAX;
 use super::model::{CONFLICT, Call, End, LOST, Model, OK, Part, Stage, Want};
+use crate::support::database::Raw;
 
 /// One thing that a store could do wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
