@@ -61,7 +61,18 @@ pub async fn fresh_postgres() -> TestDatabase {
 
 /// A new SQLite file in a directory of its own. The file itself does not exist yet.
 pub fn fresh_sqlite() -> TestDatabase {
-    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    fresh_sqlite_in(&std::env::temp_dir())
+}
+
+/// As [`fresh_sqlite`], where no disk has to be waited for, if the system has such a place: for stories of many commits that do
+/// not turn on what a disk does.
+pub fn fresh_sqlite_in_memory() -> TestDatabase {
+    fresh_sqlite_in(Path::new("/dev/shm"))
+}
+
+fn fresh_sqlite_in(place: &Path) -> TestDatabase {
+    let dir = tempfile::tempdir_in(place).or_else(|_| tempfile::tempdir());
+    let dir = dir.expect("a temporary directory can be made");
     let file = dir.path().join("hikyaku.db");
     TestDatabase {
         url: format!("sqlite://{}", file.display()),

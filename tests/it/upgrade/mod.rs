@@ -16,7 +16,7 @@ use crate::support::database::TestDatabase;
 use crate::support::program::{KEY, Place, Running};
 
 /// Longer than anything here takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The exit code of a program whose database is no longer its own.
 const ASIDE: i32 = 6;
 
@@ -26,7 +26,7 @@ macro_rules! stories {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $story() {
-                super::$story($crate::support::database::fresh_sqlite()).await;
+                super::$story($crate::support::database::fresh_sqlite_in_memory()).await;
             })+
         }
         mod postgres {
@@ -68,7 +68,7 @@ impl Scene {
             .env("HIKYAKU_CONFIG", config)
             .env("HIKYAKU_API_KEY", KEY)
             .env("HIKYAKU_DATABASE_URL", database)
-            .env("HIKYAKU_RELAY_URL", format!("smtp://{}?connections=4&rate={rate}", self.sink.addr()));
+            .env("HIKYAKU_RELAY_URL", format!("smtp://{}?connections=16&rate={rate}", self.sink.addr()));
         command
     }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::{ASIDE, Scene, ask, get, stepped_aside};
 use crate::support::client::Client;
-use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
+use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite_in_memory};
 use crate::support::program::{Running, ended};
 
-const RECIPIENTS: usize = 20_000;
+const RECIPIENTS: usize = 2_000;
 /// Slow enough that most of it is left when the move begins.
-const RATE: u32 = 500;
-const KILLS: usize = 6;
+const RATE: u32 = 50;
+const KILLS: usize = 4;
 
 fn seed() -> u64 {
     let seed = std::env::var("HIKYAKU_TEST_SEED").ok().and_then(|s| s.parse().ok());
@@ -26,7 +26,7 @@ async fn a_move_under_load_sends_to_nobody_twice(source: TestDatabase, target: T
     let workers = scene.workers(&source, RATE);
     let client = Client::of(&web.url);
     let id = client.send_to(RECIPIENTS).await;
-    scene.taken(1_000).await;
+    scene.taken(100).await;
 
     let refused = ended(scene.place.command(&["migrate-store", &source.url, &target.url]));
     assert_eq!(refused.code, Some(1), "{}", refused.err);
@@ -102,10 +102,10 @@ impl Doomed {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_to_postgresql_under_load_sends_to_nobody_twice() {
-    a_move_under_load_sends_to_nobody_twice(fresh_sqlite(), fresh_postgres().await).await;
+    a_move_under_load_sends_to_nobody_twice(fresh_sqlite_in_memory(), fresh_postgres().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_to_sqlite_under_load_sends_to_nobody_twice() {
-    a_move_under_load_sends_to_nobody_twice(fresh_postgres().await, fresh_sqlite()).await;
+    a_move_under_load_sends_to_nobody_twice(fresh_postgres().await, fresh_sqlite_in_memory()).await;
 }

@@ -8,15 +8,15 @@ stories! {
     a_program_on_a_restored_backup_says_so_and_waits,
 }
 
-const RECIPIENTS: usize = 3_000;
+const RECIPIENTS: usize = 600;
 
 async fn a_program_on_a_restored_backup_says_so_and_waits(database: TestDatabase) {
     let scene = Scene::new().await;
     let web = scene.web(&database.url);
-    let workers = scene.workers(&database, 400);
+    let workers = scene.workers(&database, 100);
     let client = Client::of(&web.url);
     let id = client.send_to(RECIPIENTS).await;
-    scene.taken(200).await;
+    scene.taken(60).await;
     let copy = copy_of(&database, &scene.place).await;
     client.until_completed(&id).await;
     for (worker, log) in workers {

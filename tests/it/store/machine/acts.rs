@@ -6,7 +6,7 @@ use hikyaku::domain::message::MessageStatus;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use super::model::{Call, End, Line, Model, Part, Want};
+use super::model::{Call, End, Line, Model, Part, State, Want};
 
 /// Recipients of a broadcast at most, and of a chunk.
 pub const SIZE_MAX: usize = 9;
@@ -87,8 +87,8 @@ impl ReferenceStateMachine for Machine {
         Just(Model::new()).boxed()
     }
 
-    fn transitions(_: &Model) -> BoxedStrategy<Happening> {
-        (1..300i64, act())
+    fn transitions(model: &Model) -> BoxedStrategy<Happening> {
+        (1..300i64, act(model))
             .prop_map(|(after_ms, act)| Happening { after_ms, act })
             .boxed()
     }
@@ -112,7 +112,7 @@ fn elapsed(happening: &Happening) -> i64 {
     }
 }
 
-fn act() -> impl Strategy<Value = Act> {
+fn act(model: &Model) -> impl Strategy<Value = Act> + use<> {
     let pick = || prop_oneof![5 => any::<usize>().prop_map(Pick::Live), 1 => any::<usize>().prop_map(Pick::Any)];
     let worker = || 0..3usize;
     let kind = prop_oneof![1 => Just(JobKind::FanOut), 2 => Just(JobKind::Deliver)];
@@ -124,7 +124,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(End::Stopped)
     ];
     let fate = prop_oneof![
-        3 => Just(None),
+        6 => Just(None),
         3 => Just(Some(MessageStatus::Sent)),
         2 => Just(Some(MessageStatus::Deferred)),
         2 => Just(Some(MessageStatus::Failed)),
@@ -164,7 +164,29 @@ fn act() -> impl Strategy<Value = Act> {
         2 => any::<usize>().prop_map(|n| Act::Control(n, Want::Cancel)),
         3 => any::<usize>().prop_map(Act::Retry),
     ];
-    prop_oneof![60 => early, 25 => upkeep, 13 => wishes]
+    // What is rare and matters: an owner that dies with messages on the wire, and a wish for what it left.
+    let has_intents = |states: &[State]| {
+        let of = model
+            .jobs
+            .iter()
+            .filter(|j| !j.inflight.is_empty() && states.contains(&j.state));
+        of.map(|j| j.broadcast).next()
+    };
+    let dying = if has_intents(&[State::Running]).is_some() {
+        12
+    } else {
+        1
+    };
+    let left = has_intents(&[State::Ready, State::Held, State::Quarantined]);
+    let wished = left.map_or(1, |_| 10);
+    let of_left = prop_oneof![Just(Want::Cancel), Just(Want::Pause), Just(Want::Resume)];
+    prop_oneof![
+        60 => early,
+        25 => upkeep,
+        13 => wishes,
+        dying => worker().prop_map(Act::Void),
+        wished => of_left.prop_map(move |want| Act::Control(left.unwrap_or(0), want)),
+    ]
 }
 
 /// What an act means where the model stands; `None` when it cannot happen there.
@@ -241,7 +263,7 @@ fn call(model: &Model, happening: &Happening) -> Option<Call> {
         },
         Act::Release(n) => {
             let set_aside: Vec<usize> = (0..model.jobs.len())
-                .filter(|&j| model.jobs[j].state == super::model::State::Quarantined)
+                .filter(|&j| model.jobs[j].state == State::Quarantined)
                 .collect();
             Call::Release {
                 job: chosen(&set_aside, *n)?,

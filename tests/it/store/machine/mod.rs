@@ -10,20 +10,24 @@ mod model;
 mod real;
 mod rules;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
 use tokio::runtime::Runtime;
 
 use super::world::World;
-use crate::support::database::Raw;
+use crate::support::database::{Raw, fresh_sqlite_in_memory};
 use acts::{Happening, Machine};
 use real::{Mutant, Real};
 
-/// Stories on each database, and steps of a story at most. More by `HIKYAKU_TEST_CASES`.
-const CASES: u32 = 24;
-const STEPS_MAX: usize = 100;
+/// Stories on each database, unless the time is over before, and steps of a story. More by `HIKYAKU_TEST_CASES`, which has no
+/// limit of time.
+const CASES: u32 = 200;
+const CASES_MIN: u32 = 5;
+const TIME_MAX: Duration = Duration::from_secs(25);
+const STEPS: std::ops::RangeInclusive<usize> = 20..=120;
 /// Stories that a mutant may survive.
 const MUTANT_CASES: u32 = 60;
 /// That it is found out is enough; a little shortening makes the story readable.
@@ -58,11 +62,17 @@ fn tell(
     w: &World,
     mutant: Option<Mutant>,
     mut runner: TestRunner,
-) -> Result<u64, (String, Vec<Happening>)> {
-    let n_steps = AtomicU64::new(0);
+    time_max: Duration,
+) -> Result<(u32, u64), (String, Vec<Happening>)> {
+    let (n_told, n_steps, started) = (AtomicU32::new(0), AtomicU64::new(0), Instant::now());
     let raw = tokio::sync::Mutex::new(runtime.block_on(Raw::open(w.url())));
-    let stories = Machine::sequential_strategy(1..=STEPS_MAX);
+    let stories = Machine::sequential_strategy(STEPS);
     let told = runner.run(&stories, |(mut model, happenings, seen)| {
+        let is_late = started.elapsed() > time_max && n_told.load(Ordering::Relaxed) >= CASES_MIN;
+        // What is shortened is told to its end, however late it is.
+        if is_late && seen.is_some() {
+            return Ok(());
+        }
         runtime.block_on(async {
             let mut raw = raw.lock().await;
             let mut real = Real::anew(w, &mut raw, mutant).await;
@@ -75,23 +85,32 @@ fn tell(
                 n_steps.fetch_add(1, Ordering::Relaxed);
             }
             real.wind_up(&model).await;
+            n_told.fetch_add(1, Ordering::Relaxed);
             Ok::<_, TestCaseError>(())
         })
     });
     match told {
-        Ok(()) => Ok(n_steps.load(Ordering::Relaxed)),
+        Ok(()) => Ok((n_told.load(Ordering::Relaxed), n_steps.load(Ordering::Relaxed))),
         Err(TestError::Fail(why, (_, happenings, _))) => Err((why.to_string(), happenings)),
         Err(TestError::Abort(why)) => panic!("no stories: {why}"),
     }
+}
+
+/// The stories commit without end, and kill no machine.
+async fn in_memory() -> World {
+    World::opened(fresh_sqlite_in_memory()).await
 }
 
 fn hold_against_the_model(world: impl AsyncFnOnce() -> World) {
     let seed = seed();
     let runtime = Runtime::new().expect("a runtime can be started");
     let w = runtime.block_on(world());
-    let cases = number("HIKYAKU_TEST_CASES").map_or(CASES, |n| n as u32);
-    match tell(&runtime, &w, None, runner(seed, cases, 4_000)) {
-        Ok(steps) => println!("{cases} stories, {steps} steps"),
+    let (cases, time_max) = match number("HIKYAKU_TEST_CASES") {
+        Some(n) => (n as u32, Duration::MAX),
+        None => (CASES, TIME_MAX),
+    };
+    match tell(&runtime, &w, None, runner(seed, cases, 4_000), time_max) {
+        Ok((stories, steps)) => println!("{stories} stories, {steps} steps"),
         Err((why, happenings)) => {
             let steps: Vec<String> = happenings.iter().map(|h| format!("  {h:?}")).collect();
             panic!("HIKYAKU_TEST_SEED={seed}: {why}\nafter\n{}", steps.join("\n"));
@@ -101,7 +120,7 @@ fn hold_against_the_model(world: impl AsyncFnOnce() -> World) {
 
 #[test]
 fn the_store_does_what_the_model_does_on_sqlite() {
-    hold_against_the_model(World::sqlite);
+    hold_against_the_model(in_memory);
 }
 
 #[test]
@@ -114,11 +133,11 @@ fn the_store_does_what_the_model_does_on_postgres() {
 fn a_store_that_does_one_thing_wrong_is_found_out() {
     let seed = seed();
     let runtime = Runtime::new().expect("a runtime can be started");
-    let w = runtime.block_on(World::sqlite());
+    let w = runtime.block_on(in_memory());
     let mut survivors = Vec::new();
     for mutant in Mutant::ALL {
-        match tell(&runtime, &w, Some(mutant), runner(seed, MUTANT_CASES, MUTANT_SHRINKS)) {
-            Ok(steps) => survivors.push((mutant, steps)),
+        match tell(&runtime, &w, Some(mutant), runner(seed, MUTANT_CASES, MUTANT_SHRINKS), Duration::MAX) {
+            Ok(told) => survivors.push((mutant, told)),
             Err((why, happenings)) => {
                 let what = why.lines().next().unwrap_or_default().to_owned();
                 println!("{mutant:?} was found out in a story of {} steps: {what}", happenings.len());
