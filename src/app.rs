@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::token::{SECRET_BYTES, SecretKey};
 use crate::pipeline::compose::Desk;
@@ -126,6 +127,7 @@ impl App {
                 json_bytes_max: config.web.json_bytes_max,
                 stream_bytes_max: config.web.stream_bytes_max,
             },
+            dns: Dns::of(config.dns.server),
             capture: capture.clone(),
         };
         let server = listener.map(|listener| {

@@ -4,6 +4,7 @@
 //! The modules are listed in the order a message meets them; layers only point downward
 //! (`tests/it/tidy.rs` holds the table). The life of one message is told in ARCHITECTURE.md.
 
+pub mod dns;
 pub mod domain;
 
 pub mod clock;

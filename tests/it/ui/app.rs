@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hikyaku::clock::{Clock, ManualClock, SystemClock};
+use hikyaku::dns::Dns;
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
 use hikyaku::domain::chunk::Chunk;
@@ -72,6 +73,7 @@ impl App {
             public_url: base.as_str().into(),
             bootstrap_key_hash: None,
             limits: Limits::default(),
+            dns: Dns::of(None),
             capture,
         };
         tokio::spawn(web::serve(listener, state.clone(), CancellationToken::new()));
