@@ -4,11 +4,14 @@
 //! The modules are listed in the order a message meets them; layers only point downward
 //! (`tests/it/tidy.rs` holds the table). The life of one message is told in ARCHITECTURE.md.
 
-pub mod dns;
+#[macro_use]
+mod failpoint;
+
 pub mod domain;
 
 pub mod clock;
 pub mod config;
+pub mod dns;
 pub mod telemetry;
 
 pub mod mime;
