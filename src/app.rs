@@ -17,6 +17,7 @@ use crate::domain::retry::RetryPolicy;
 use crate::domain::token::{SECRET_BYTES, SecretKey};
 use crate::pipeline::compose::Desk;
 use crate::pipeline::deliver::Gauges;
+use crate::pipeline::deliver::lanes::Lanes;
 use crate::pipeline::worker::{self, Deps, RelaySource, Settings};
 use crate::sink::{Sink, SinkHandle, SinkOptions};
 use crate::smtp::RelayConfig;
@@ -94,6 +95,7 @@ impl App {
             (Some(url), false) => url.to_string(),
             (None, _) => CAPTURE_NAME.to_owned(),
         };
+        let dns = Dns::of(config.dns.server);
         let worker = roles.worker.then(|| {
             let deps = Deps {
                 store: Arc::clone(&store),
@@ -102,6 +104,7 @@ impl App {
                     capture: capture.as_deref().map(capture_relay),
                 },
                 gauges: Arc::new(Gauges::default()),
+                lanes: Lanes::new(config.dns.mx_lanes.then(|| dns.clone()), Arc::clone(&clock)),
                 desk: Desk::new(secret.clone(), Arc::clone(&public_url)),
                 me: introduce(),
                 settings: settings(config),
@@ -123,7 +126,7 @@ impl App {
                 json_bytes_max: config.web.json_bytes_max,
                 stream_bytes_max: config.web.stream_bytes_max,
             },
-            dns: Dns::of(config.dns.server),
+            dns,
             capture: capture.clone(),
         };
         let server = listener.map(|listener| {

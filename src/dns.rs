@@ -44,9 +44,7 @@ impl Dns {
     #[must_use]
     pub fn of(server: Option<SocketAddr>) -> Self {
         let mut builder = match server {
-            Some(server) => {
-                TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default())
-            }
+            Some(server) => TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default()),
             None => match TokioResolver::builder_tokio() {
                 Ok(builder) => builder,
                 Err(e) => return Self(Err(format!("this machine has no resolver to ask: {e}"))),
@@ -54,6 +52,8 @@ impl Dns {
         };
         let options = builder.options_mut();
         (options.timeout, options.attempts) = (TRY_AGAIN_AFTER, 1);
+        // Who waits for a record to be published asks again and again; who asks about many names remembers the answers.
+        options.cache_size = 0;
         Self(builder.build().map_err(|e| format!("the resolver cannot be used: {e}")))
     }
 
@@ -86,7 +86,9 @@ impl Dns {
         });
         let mut exchangers = none_is_absent(exchangers.collect())?;
         exchangers.sort_unstable();
-        let names = exchangers.into_iter().map(|(_, name)| name.trim_end_matches('.').to_owned());
+        let names = exchangers
+            .into_iter()
+            .map(|(_, name)| name.trim_end_matches('.').to_owned());
         Ok(names.filter(|name| !name.is_empty()).collect())
     }
 

@@ -20,6 +20,7 @@ use hikyaku::domain::token::SecretKey;
 use hikyaku::domain::worker::WorkerStats;
 use hikyaku::pipeline::compose::Desk;
 use hikyaku::pipeline::deliver::Gauges;
+use hikyaku::pipeline::deliver::lanes::Lanes;
 use hikyaku::pipeline::worker::{self, Deps, RelaySource, Settings};
 use hikyaku::sink::SinkHandle;
 use hikyaku::smtp::RelayConfig;
@@ -104,6 +105,7 @@ impl App {
             clock: Arc::new(SystemClock),
             relays: RelaySource { capture: Some(config) },
             gauges: Arc::new(Gauges::default()),
+            lanes: Lanes::new(None, Arc::new(SystemClock)),
             desk: Desk::new(self.state.secret.clone(), Arc::clone(&self.state.public_url)),
             me: NewWorker {
                 host: "post-2".into(),
