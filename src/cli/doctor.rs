@@ -17,8 +17,8 @@ use crate::dns::Dns;
 use crate::domain::dkim::DkimKey;
 use crate::pipeline::dkim::{self, Unpublished};
 use crate::smtp::{Connection, RelayConfig, TlsContext, TlsMode};
-use crate::store::{self, DatabaseUrl};
 use crate::store::schema::{self, Inspection};
+use crate::store::{self, DatabaseUrl};
 
 /// How long the relay has for connecting, TLS and logging in. Its own limits are minutes, which nobody waits for here.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -281,10 +281,14 @@ async fn signatures(config: &Config, url: &DatabaseUrl) -> Vec<Finding> {
         Err(e) => return vec![Finding::fail(WHAT, format!("the keys cannot be read: {e}"))],
     };
     if keys.iter().all(|key| key.enabled_at.is_none()) && config.relay.url.is_none() {
-        return vec![Finding::ok(WHAT, "none, which is fine as long as nothing leaves this machine")];
+        return vec![Finding::ok(
+            WHAT,
+            "none, which is fine as long as nothing leaves this machine",
+        )];
     }
     if keys.is_empty() {
-        let text = "mail is not signed, and large providers refuse bulk mail without; `hikyaku dkim create --domain DOMAIN`";
+        let text =
+            "mail is not signed, and large providers refuse bulk mail without; `hikyaku dkim create --domain DOMAIN`";
         return vec![Finding::warn(WHAT, text)];
     }
     let dns = Dns::of(config.dns.server);
@@ -293,7 +297,8 @@ async fn signatures(config: &Config, url: &DatabaseUrl) -> Vec<Finding> {
         findings.push(signature(key, dkim::check(&dns, key).await));
     }
     if keys.len() > KEYS_LOOKED_UP_MAX {
-        let text = format!("only the first {KEYS_LOOKED_UP_MAX} of {} keys; `hikyaku dkim check` looks at all", keys.len());
+        let text =
+            format!("only the first {KEYS_LOOKED_UP_MAX} of {} keys; `hikyaku dkim check` looks at all", keys.len());
         findings.push(Finding::ok(WHAT, text));
     }
     findings

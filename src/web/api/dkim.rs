@@ -12,6 +12,7 @@ use crate::domain::dkim::{DkimAlgorithm, DkimKey};
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::FieldProblem;
 use crate::pipeline::dkim::{self, DkimError, Unpublished};
+use crate::store::StoreError;
 use crate::web::error::{Kind, Problem, ProblemDocument};
 use crate::web::extract::{Id, Json as Body};
 
@@ -89,6 +90,8 @@ impl From<DkimError> for Problem {
                 Problem::new(&Kind::CONFLICT, detail)
             }
             DkimError::NotMade(_) => Problem::new(&Kind::UNAVAILABLE, e.to_string()),
+            // Its words name what is in the way, and what to do.
+            DkimError::Store(StoreError::Conflict(why)) => Problem::new(&Kind::CONFLICT, why),
             DkimError::Store(e) => e.into(),
         }
     }

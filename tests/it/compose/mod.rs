@@ -7,6 +7,7 @@ pub mod jury;
 pub mod letters;
 mod messages;
 mod templates;
+mod verified;
 
 use std::sync::Arc;
 
