@@ -16,12 +16,13 @@ stories!(a_restored_snapshot_does_not_send_what_has_expired);
 
 const HOUR_MS: i64 = 3_600_000;
 
-fn plan(clock: &ManualClock, rate: Option<u32>) -> Plan {
+fn plan(clock: &ManualClock, latency_ms: u64) -> Plan {
     let mut plan = Plan {
         clock: Arc::new(clock.clone()),
-        rate,
+        connections: 2,
         ..Plan::default()
     };
+    plan.sink.latency = Duration::from_millis(latency_ms);
     plan.settings.poll = Duration::from_millis(50);
     plan
 }
@@ -30,7 +31,7 @@ async fn a_restored_snapshot_does_not_send_what_has_expired(database: TestDataba
     let clock = ManualClock::at(SystemClock.now());
     let place = Place::new();
     let source = TestDatabase::at(&database.url);
-    let stage = Stage::open(database, plan(&clock, Some(300))).await;
+    let stage = Stage::open(database, plan(&clock, 10)).await;
     let end = clock.now().plus_ms(HOUR_MS);
     let late = stage.send_as(people(1_500), |b| b.expires_at = Some(end)).await;
     let lasting = stage
@@ -46,7 +47,7 @@ async fn a_restored_snapshot_does_not_send_what_has_expired(database: TestDataba
     // The disaster, and the restoration on the day after.
     drop(stage);
     clock.advance_ms(24 * HOUR_MS);
-    let restored = Stage::open(copy, plan(&clock, None)).await;
+    let restored = Stage::open(copy, plan(&clock, 0)).await;
     for id in [&late, &lasting] {
         let shown = restored.broadcast(id).await;
         assert!(shown.status == BroadcastStatus::Paused || shown.counts.queued == 0, "{shown:?}");

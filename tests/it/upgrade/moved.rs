@@ -9,7 +9,7 @@ use crate::support::program::{Running, ended};
 
 const RECIPIENTS: usize = 2_000;
 /// Slow enough that most of it is left when the move begins.
-const RATE: u32 = 50;
+const RATE: u32 = 20;
 const KILLS: usize = 4;
 
 fn seed() -> u64 {
@@ -26,7 +26,7 @@ async fn a_move_under_load_sends_to_nobody_twice(source: TestDatabase, target: T
     let workers = scene.workers(&source, RATE);
     let client = Client::of(&web.url);
     let id = client.send_to(RECIPIENTS).await;
-    scene.taken(100).await;
+    scene.taken(60).await;
 
     let refused = ended(scene.place.command(&["migrate-store", &source.url, &target.url]));
     assert_eq!(refused.code, Some(1), "{}", refused.err);

@@ -11,9 +11,9 @@ stories! {
     a_newer_program_that_only_adds_disturbs_nobody,
 }
 
-const RECIPIENTS: usize = 1_000;
-/// Twenty seconds of work: long enough that something is left to do when the database changes.
-const RATE: u32 = 50;
+const RECIPIENTS: usize = 600;
+/// Thirty seconds of work: long enough that something is left to do when the database changes.
+const RATE: u32 = 20;
 
 const RECORDS_ITSELF: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
      SELECT 9999, 'later', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1";
@@ -32,7 +32,7 @@ async fn workers_step_aside_for_a_newer_program_and_say_why(database: TestDataba
     let workers = scene.workers(&database, RATE);
     let client = Client::of(&web.url);
     let id = client.send_to(RECIPIENTS).await;
-    scene.taken(50).await;
+    scene.taken(30).await;
     assert_eq!(get(&web, "/readyz").await.0, 200);
 
     // Contract: what it takes away, older programs cannot live without.
@@ -69,7 +69,7 @@ async fn a_newer_program_that_only_adds_disturbs_nobody(database: TestDatabase) 
     let workers = scene.workers(&database, RATE);
     let client = Client::of(&web.url);
     let id = client.send_to(RECIPIENTS).await;
-    scene.taken(50).await;
+    scene.taken(30).await;
     expand(&database).await;
     let before = client.look(&id).await.expect("it answers");
     assert_ne!(before["status"], "completed", "it was changed while they worked");
