@@ -179,12 +179,19 @@ fn act(model: &Model) -> impl Strategy<Value = Act> + use<> {
     };
     let left = has_intents(&[State::Ready, State::Held, State::Quarantined]);
     let wished = left.map_or(1, |_| 10);
+    let failed = model
+        .jobs
+        .iter()
+        .find(|j| j.n(MessageStatus::Failed) > 0)
+        .map(|j| j.broadcast);
+    let missed = failed.map_or(1, |_| 6);
     let of_left = prop_oneof![Just(Want::Cancel), Just(Want::Pause), Just(Want::Resume)];
     prop_oneof![
         60 => early,
         25 => upkeep,
         13 => wishes,
         dying => worker().prop_map(Act::Void),
+        missed => Just(Act::Retry(failed.unwrap_or(0))),
         wished => of_left.prop_map(move |want| Act::Control(left.unwrap_or(0), want)),
     ]
 }

@@ -14,12 +14,12 @@ impl Real<'_> {
     pub(super) async fn look(&mut self, model: &Model) {
         let jobs = self.raw.lines(JOBS).await;
         let expected: Vec<String> = (0..model.jobs.len()).map(|n| job_line(model, n)).collect();
-        assert_eq!(jobs, expected, "jobs");
+        same("jobs", &jobs, &expected);
         let messages = self.raw.lines(MESSAGES).await;
-        assert_eq!(messages, message_lines(model), "messages");
+        same("messages", &messages, &message_lines(model));
         let broadcasts = self.raw.lines(BROADCASTS).await;
         let expected: Vec<String> = (0..model.casts.len()).map(|n| cast_line(model, n)).collect();
-        assert_eq!(broadcasts, expected, "broadcasts");
+        same("broadcasts", &broadcasts, &expected);
         self.epochs_only_rise(&jobs);
         self.intents_are_of_open_messages(&jobs, &messages);
         self.no_message_ends_twice(&messages);
@@ -103,11 +103,20 @@ impl Real<'_> {
 const JOBS: &str = "SELECT CAST(id AS TEXT), broadcast_id, kind, CAST(seq AS TEXT), CAST(priority AS TEXT), state,
         CAST(run_at AS TEXT), CAST(worker_id AS TEXT), CAST(epoch AS TEXT), CAST(deaths AS TEXT), stop, inflight,
         CAST(size AS TEXT), CAST(sent AS TEXT), CAST(failed AS TEXT), CAST(deferred AS TEXT), CAST(suppressed AS TEXT),
-        CAST(uncertain AS TEXT), CAST(expired AS TEXT), CAST(flagged AS TEXT) FROM jobs ORDER BY id";
+        CAST(uncertain AS TEXT), CAST(expired AS TEXT), CAST(flagged AS TEXT) FROM jobs ORDER BY jobs.id";
 const MESSAGES: &str = "SELECT CAST(job_id AS TEXT), CAST(ordinal AS TEXT), status, CAST(attempts AS TEXT),
-        CAST(possible_duplicate AS TEXT) FROM messages ORDER BY job_id, ordinal";
+        CAST(possible_duplicate AS TEXT) FROM messages ORDER BY messages.job_id, messages.ordinal";
 const BROADCASTS: &str = "SELECT id, status, CAST(paused AS TEXT), CAST(chunked AS TEXT), CAST(jobs_left AS TEXT)
         FROM broadcasts ORDER BY id";
+
+/// Of many rows, those that differ.
+fn same(what: &str, stored: &[String], expected: &[String]) {
+    let only = |here: &[String], there: &[String]| -> Vec<String> {
+        here.iter().filter(|line| !there.contains(line)).cloned().collect()
+    };
+    assert_eq!((only(stored, expected), only(expected, stored)), (vec![], vec![]), "{what}: stored, and expected");
+    assert_eq!(stored, expected, "the order of {what}");
+}
 
 fn job_line(model: &Model, n: usize) -> String {
     let job = &model.jobs[n];

@@ -360,9 +360,8 @@ impl<'a> Real<'a> {
         };
         assert!(!retried.has_more);
         if self.is(Mutant::ForgetsReopened) && retried.messages > 0 {
-            self.raw
-                .run("UPDATE broadcasts SET jobs_left = jobs_left - 1 WHERE jobs_left > 1")
-                .await;
+            let forgets = format!("UPDATE broadcasts SET jobs_left = jobs_left - 1 WHERE id = '{id}'");
+            self.raw.run(&forgets).await;
         }
         retried.messages.to_string()
     }
