@@ -5,3 +5,4 @@ mod alone;
 mod relays;
 mod sending;
 mod serving;
+mod signatures;
