@@ -185,6 +185,17 @@ fn act(model: &Model) -> impl Strategy<Value = Act> + use<> {
         .find(|j| j.n(MessageStatus::Failed) > 0)
         .map(|j| j.broadcast);
     let missed = failed.map_or(1, |_| 6);
+    // One who lost its job to another that has it now, and one whose answer may be lost: by their places among all of them.
+    let given = model.given.iter().enumerate();
+    let of_chunks: Vec<usize> = given
+        .filter(|(_, g)| model.jobs[g.job].kind == JobKind::Deliver)
+        .map(|(lease, _)| lease)
+        .collect();
+    let is_late = |&l: &usize| !model.holds(l) && model.jobs[model.given[l].job].state == State::Running;
+    let late = of_chunks.iter().position(is_late);
+    let again = of_chunks
+        .iter()
+        .position(|&l| model.holds(l) && model.given[l].number > 0);
     let of_left = prop_oneof![Just(Want::Cancel), Just(Want::Pause), Just(Want::Resume)];
     prop_oneof![
         60 => early,
@@ -192,6 +203,13 @@ fn act(model: &Model) -> impl Strategy<Value = Act> + use<> {
         13 => wishes,
         dying => worker().prop_map(Act::Void),
         missed => Just(Act::Retry(failed.unwrap_or(0))),
+        late.map_or(1, |_| 8) => Just(Act::Commit {
+            picks: vec![Pick::Any(late.unwrap_or(0))],
+            fates: vec![Some(MessageStatus::Sent), None],
+            intents: u16::MAX,
+            flag: false,
+        }),
+        again.map_or(1, |_| 5) => Just(Act::Repeat(Pick::Any(again.unwrap_or(0)))),
         wished => of_left.prop_map(move |want| Act::Control(left.unwrap_or(0), want)),
     ]
 }
