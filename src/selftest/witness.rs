@@ -38,6 +38,8 @@ struct Taken {
 struct Door {
     addr: SocketAddr,
     open: AtomicU64,
+    /// Ever.
+    opened: AtomicU64,
     /// Nobody is let in, and who is inside is thrown out.
     shut: watch::Sender<bool>,
 }
@@ -94,6 +96,7 @@ impl Witness {
             let door = Arc::new(Door {
                 addr: listener.local_addr()?,
                 open: AtomicU64::new(0),
+                opened: AtomicU64::new(0),
                 shut: watch::Sender::new(false),
             });
             tokio::spawn(attend(sink.clone(), listener, Arc::clone(&door)));
@@ -111,6 +114,12 @@ impl Witness {
     #[must_use]
     pub fn n_open(&self, node: usize) -> u64 {
         self.doors[node].open.load(Ordering::SeqCst)
+    }
+
+    /// Connections that a node has ever opened.
+    #[must_use]
+    pub fn n_opened(&self, node: usize) -> u64 {
+        self.doors[node].opened.load(Ordering::SeqCst)
     }
 
     #[must_use]
@@ -161,6 +170,7 @@ async fn attend(sink: Sink, listener: TcpListener, door: Arc<Door>) {
         };
         if !*door.shut.borrow() {
             door.open.fetch_add(1, Ordering::SeqCst);
+            door.opened.fetch_add(1, Ordering::SeqCst);
             tokio::spawn(serve(sink.clone(), stream, Arc::clone(&door)));
         }
     }
