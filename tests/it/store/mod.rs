@@ -8,6 +8,7 @@ mod crowd;
 mod delivery;
 mod dkim;
 mod errors;
+mod failures;
 mod fan_out;
 mod footing;
 mod intake;
