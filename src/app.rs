@@ -96,6 +96,8 @@ impl App {
             (None, _) => CAPTURE_NAME.to_owned(),
         };
         let dns = Dns::of(config.dns.server);
+        let lanes = Lanes::new(config.dns.mx_lanes.then(|| dns.clone()), Arc::clone(&clock));
+        lanes.mute(capture.is_some());
         let worker = roles.worker.then(|| {
             let deps = Deps {
                 store: Arc::clone(&store),
@@ -104,7 +106,7 @@ impl App {
                     capture: capture.as_deref().map(capture_relay),
                 },
                 gauges: Arc::new(Gauges::default()),
-                lanes: Lanes::new(config.dns.mx_lanes.then(|| dns.clone()), Arc::clone(&clock)),
+                lanes,
                 desk: Desk::new(secret.clone(), Arc::clone(&public_url)),
                 me: introduce(),
                 settings: settings(config),

@@ -1,7 +1,9 @@
 //! The store on SQLite: one file, no other service. Differs from [`super::pg`] in how it is opened, how a
 //! transaction begins, and that one process owns the file, so that it needs no notification.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +40,17 @@ async fn notify(_: &mut Connection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// `readers` are beside the one writer: the pages and the API; WAL lets them read while it writes.
+/// The file holds addresses, the passwords of relays and the keys that mail is signed with: a new one is for its owner only. SQLite
+/// gives the files beside it the same rights.
+fn make_private(path: &Path) -> Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+            Err(StoreError::Unavailable(format!("creating {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file that one process at a time holds while it looks after the schema. It stays where it is: removing it would
 /// let two processes hold two of them.
 async fn wait_to_migrate(database: PathBuf) -> Result<File> {
@@ -54,11 +66,13 @@ async fn wait_to_migrate(database: PathBuf) -> Result<File> {
     taken.map_err(|e| StoreError::Unavailable(format!("taking the lock beside the database file: {e}")))
 }
 
+/// `readers` are beside the one writer: the pages and the API; WAL lets them read while it writes.
 pub(super) async fn open(path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Unavailable(format!("creating {}: {e}", folder.display())))?;
     }
+    make_private(path)?;
     // Nothing here may write: a read-only connection refuses even a pragma that would change nothing.
     let shared = SqliteConnectOptions::new()
         .filename(path)

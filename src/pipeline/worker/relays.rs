@@ -22,6 +22,8 @@ use crate::smtp::{Pace, RelayConfig, TlsContext};
 use crate::store::Result;
 use crate::store::pacing::Slower;
 
+/// What stands for the capture relay in the place of a URL.
+const CAPTURE_URL: &str = "capture:";
 /// A change of a relay is heard of by a notification, and at the latest after this.
 const LOOK_MAX: Duration = Duration::from_millis(900);
 /// Looks follow each other no faster: a fan-out calls for every chunk it makes.
@@ -126,6 +128,8 @@ impl Fleet {
         self.write_refusals().await;
         let store = Arc::clone(&self.shared.deps.store);
         self.said = self.read_relays().await?;
+        let is_captured = self.said.iter().all(|said| said.spec.url == CAPTURE_URL);
+        self.shared.deps.lanes.mute(is_captured);
         self.paces = store.paces().await?;
         let now = self.shared.deps.clock.now();
         let gone: Vec<i64> = {
@@ -169,7 +173,7 @@ impl Fleet {
         Ok(vec![Said {
             id: store.relay_id(&capture.name).await?,
             name: capture.name.clone(),
-            spec: RelaySpec::of("capture:"),
+            spec: RelaySpec::of(CAPTURE_URL),
             paused: None,
             version: 0,
             updated_at: Timestamp(0),

@@ -27,6 +27,20 @@ async fn same_on_both(sqlite: &str, postgres: &str) -> usize {
 }
 
 #[tokio::test]
+async fn a_new_database_file_is_for_its_owner_only() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hikyaku.db");
+    let url = DatabaseUrl::parse(&format!("sqlite://{}", path.display())).unwrap();
+    let store = hikyaku::store::open(&url).await.unwrap();
+    for file in ["hikyaku.db", "hikyaku.db-wal"] {
+        let rights = std::fs::metadata(dir.path().join(file)).unwrap().mode() & 0o777;
+        assert_eq!(rights, 0o600, "{file}");
+    }
+    drop(store);
+}
+
+#[tokio::test]
 async fn both_databases_have_the_same_columns() {
     let n = same_on_both(
         "SELECT m.name, c.name, CASE c.type WHEN 'INTEGER' THEN 'bigint' WHEN 'TEXT' THEN 'text' WHEN 'BLOB' THEN 'bytea'
