@@ -175,6 +175,7 @@ impl Fleet {
             name: capture.name.clone(),
             spec: RelaySpec::of(CAPTURE_URL),
             paused: None,
+            paused_at: None,
             version: 0,
             updated_at: Timestamp(0),
         }])

@@ -199,12 +199,18 @@ impl App {
 
     /// A broadcast to `n` recipients, cut into chunks, nothing sent yet.
     pub async fn broadcast(&self, subject: &str, n: usize) -> BroadcastId {
+        self.broadcast_through(subject, n, None).await
+    }
+
+    /// The same through this relay only.
+    pub async fn broadcast_through(&self, subject: &str, n: usize, relay: Option<&str>) -> BroadcastId {
         let now = self.clock.now();
         let id = BroadcastId::new(now, fastrand::u128(..));
-        self.store
-            .accept(&new_broadcast(&id, subject, n), None, now)
-            .await
-            .unwrap();
+        let broadcast = NewBroadcast {
+            relay: relay.map(ToOwned::to_owned),
+            ..new_broadcast(&id, subject, n)
+        };
+        self.store.accept(&broadcast, None, now).await.unwrap();
         let job = self
             .store
             .claim(self.worker, JobKind::FanOut, 1, now)
