@@ -63,9 +63,10 @@ impl App {
         prepare_data_dir(config)?;
         let url = DatabaseUrl::parse(config.database.url.expose()).map_err(anyhow::Error::msg)?;
         let lock = if roles.worker { lock_sqlite(&url)? } else { None };
-        let store = crate::store::open_with(&url, config.database.connections)
+        let stores = crate::store::open_with(&url, config.database.connections)
             .await
             .context("opening the database")?;
+        let store = stores.work;
         let secret = shared_secret(&*store).await?;
         let stop = CancellationToken::new();
 
@@ -113,7 +114,7 @@ impl App {
             tokio::spawn(async move { worker::run(deps, stop).await.context("the worker") })
         });
         let state = WebState {
-            store: Arc::clone(&store),
+            store: stores.requests,
             clock: Arc::clone(&clock),
             secret,
             public_url,

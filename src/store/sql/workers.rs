@@ -46,7 +46,7 @@ impl Workers for SqlStore {
         .bind(lease_until.0)
         .bind(to_json(stats))
         .bind(if draining { "draining" } else { "live" })
-        .execute(&mut *heart)
+        .execute(&mut heart)
         .await?;
         if alive.rows_affected() == 0 {
             return Ok(Heartbeat::Dead);
@@ -55,7 +55,7 @@ impl Workers for SqlStore {
             "-- live_workers\n SELECT COUNT(*) AS n FROM workers WHERE state = 'live' AND lease_until >= $1",
         )
         .bind(now.0)
-        .fetch_one(&mut *heart)
+        .fetch_one(&mut heart)
         .await?;
         Ok(Heartbeat::Alive { live_workers })
     }
