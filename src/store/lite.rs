@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use tokio::sync::watch;
 
@@ -100,8 +99,11 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Stores> {
         .pragma("journal_size_limit", "67108864");
     // SQLite has no lock that outlasts a transaction, and a web process and a worker may start at once.
     let migrating = wait_to_migrate(path.to_owned()).await?;
-    let mut first = writing.connect().await?;
-    schema::sqlite().run(&mut first).await?;
+    let first = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(writing.clone())
+        .await?;
+    schema::sqlite().run(&first).await?;
     drop(migrating);
     // All writes go through one connection, first come first served: SQLite's own waiters have no order.
     let writer = sql::Pool::new(writing, 1, WORK_MAX);
@@ -117,9 +119,160 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Stores> {
     work.footing().await?;
     work.notice_restoration().await?;
     // Not before there is another connection: the last one that is closed removes the write-ahead log.
-    first.close().await?;
+    first.close().await;
     Ok(Stores {
         work: Arc::new(work),
         requests: Arc::new(requests),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows that fill a page each.
+    const FILL: &str = "INSERT INTO filled (bytes) SELECT zeroblob(4000) FROM json_each($1)";
+
+    struct Small {
+        pool: sql::Pool,
+        _dir: tempfile::TempDir,
+    }
+
+    /// A file that may not grow beyond 40 pages, with one table.
+    async fn small() -> Small {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new()
+            .filename(dir.path().join("small.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .pragma("max_page_count", "40");
+        let pool = sql::Pool::new(options, 1, Duration::from_secs(60));
+        sqlx::query("CREATE TABLE filled (bytes BLOB NOT NULL)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        Small { pool, _dir: dir }
+    }
+
+    async fn n_rows(pool: &sql::Pool) -> i64 {
+        sqlx::query_scalar("SELECT COUNT(*) FROM filled")
+            .fetch_one(pool)
+            .await
+            .unwrap()
+    }
+
+    fn json(n: usize) -> String {
+        serde_json::to_string(&vec![0; n]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_undoes_a_transaction_as_a_whole_and_spoils_nothing_else() {
+        let Small { pool, _dir } = small().await;
+        for round in 0..3 {
+            let mut tx = pool.begin_with(BEGIN).await.unwrap();
+            sqlx::query(FILL).bind(json(3)).execute(&mut *tx).await.unwrap();
+            let full = sqlx::query(FILL).bind(json(100)).execute(&mut *tx).await;
+            let full = StoreError::from(full.unwrap_err());
+            assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+            // SQLite has left the transaction: what comes now would stand on its own.
+            let more = sqlx::query(FILL).bind(json(1)).execute(&mut *tx).await;
+            assert!(more.is_err(), "round {round}: a statement after the failed one was taken");
+            if round == 1 {
+                assert!(tx.commit().await.is_err(), "a commit of nothing was called a success");
+            } else {
+                drop(tx);
+            }
+            assert_eq!(n_rows(&pool).await, 0, "round {round}");
+        }
+        let mut tx = pool.begin_with(BEGIN).await.unwrap();
+        sqlx::query(FILL).bind(json(3)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(n_rows(&pool).await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_single_statement_that_meets_a_full_disk_leaves_a_sound_connection() {
+        let Small { pool, _dir } = small().await;
+        assert!(sqlx::query(FILL).bind(json(100)).execute(&pool).await.is_err());
+        let mut tx = pool.begin_with(BEGIN).await.unwrap();
+        sqlx::query(FILL).bind(json(1)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(n_rows(&pool).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_dropped_is_undone_before_the_next_begins() {
+        let Small { pool, _dir } = small().await;
+        for _ in 0..20 {
+            let mut tx = pool.begin_with(BEGIN).await.unwrap();
+            sqlx::query(FILL).bind(json(1)).execute(&mut *tx).await.unwrap();
+            drop(tx);
+            assert_eq!(n_rows(&pool).await, 0);
+        }
+    }
+
+    /// A reader that never ends would keep the write-ahead log from being emptied.
+    #[tokio::test]
+    async fn a_statement_without_end_is_ended() {
+        const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n";
+        let Small { pool, _dir } = small().await;
+        let hasty = pool.within(Duration::from_millis(300));
+        let ended = sqlx::query(ENDLESS).fetch_one(&hasty).await;
+        let ended = StoreError::from(ended.unwrap_err());
+        assert!(matches!(ended, StoreError::Unavailable(_)), "{ended:?}");
+        // In a transaction: it held the lock that the next one needs, and lets go of it.
+        let mut tx = hasty.begin_with(BEGIN).await.unwrap();
+        assert!(sqlx::query(ENDLESS).fetch_one(&mut *tx).await.is_err());
+        assert!(tx.commit().await.is_err());
+        let mut tx = pool.begin_with(BEGIN).await.unwrap();
+        sqlx::query(FILL).bind(json(1)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(n_rows(&pool).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_is_cancelled_leaves_no_transaction_behind() {
+        let Small { pool, _dir } = small().await;
+        for n in 0..50_u64 {
+            let step = async {
+                let mut tx = pool.begin_with(BEGIN).await?;
+                sqlx::query(FILL).bind(json(2)).execute(&mut *tx).await?;
+                sqlx::query("DELETE FROM filled").execute(&mut *tx).await?;
+                tx.commit().await
+            };
+            drop(tokio::time::timeout(Duration::from_micros(n * 20), step).await);
+        }
+        assert_eq!(n_rows(&pool).await, 0);
+        let mut tx = pool.begin_with(BEGIN).await.unwrap();
+        sqlx::query(FILL).bind(json(1)).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(n_rows(&pool).await, 1);
+    }
+
+    /// Of many who wait, the heartbeat waits for one or two.
+    #[tokio::test]
+    async fn who_passes_the_line_is_before_those_who_stand_in_it() {
+        let Small { pool, _dir } = small().await;
+        let held = pool.begin_with(BEGIN).await.unwrap();
+        let done = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let waiting = (0..30).map(|n| {
+            let (pool, done) = (pool.clone(), Arc::clone(&done));
+            async move {
+                let tx = pool.begin_with(BEGIN).await.unwrap();
+                done.lock().unwrap().push(n);
+                tx.rollback().await.unwrap();
+            }
+        });
+        let waiting = futures_util::future::join_all(waiting);
+        let heart = async {
+            let tx = pool.passing().begin_with(BEGIN).await.unwrap();
+            done.lock().unwrap().push(100);
+            tx.rollback().await.unwrap();
+        };
+        let release = async { held.rollback().await.unwrap() };
+        // All stand in the line before the heart comes, and the lock is let go of after that.
+        futures_util::future::join3(waiting, heart, release).await;
+        let place = done.lock().unwrap().iter().position(|&n| n == 100).unwrap();
+        assert!(place <= 1, "the heartbeat came after {place}");
+    }
 }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Executor as _};
 use tokio::sync::watch;
 
 use super::footing::Footing as _;
@@ -74,9 +74,8 @@ pub(super) async fn open(url: &str, connections: u32) -> Result<Stores> {
     let (writers, readers) = (side.div_ceil(2), side / 2);
     let heart = pool(1, HEART_MAX);
     let wake = watch::Sender::new(0);
-    let store = |limit: Duration| {
-        sql::SqlStore::new(pool(writers, limit), pool(readers, limit), heart.clone(), wake.clone())
-    };
+    let store =
+        |limit: Duration| sql::SqlStore::new(pool(writers, limit), pool(readers, limit), heart.clone(), wake.clone());
     let (work, requests) = (store(WORK_MAX), store(REQUEST_MAX));
     work.footing().await?;
     work.notice_restoration().await?;
@@ -107,10 +106,13 @@ async fn migrate(options: &PgConnectOptions) -> Result<()> {
     let patient = options
         .clone()
         .options([("statement_timeout", "0"), ("lock_timeout", "0")]);
-    let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, patient.connect()).await;
-    let mut connection = connected.map_err(|_| StoreError::Unavailable("the server does not answer".to_owned()))??;
-    schema::postgres().run(&mut connection).await?;
-    connection.close().await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(patient)
+        .await?;
+    schema::postgres().run(&pool).await?;
+    pool.close().await;
     Ok(())
 }
 

@@ -202,7 +202,10 @@ impl Connection {
     /// The parts that a statement is run with: the connection, what is known of it, and when the answer must be there.
     pub(super) fn parts(&mut self) -> (&mut Raw, &mut State, Instant) {
         let until = self.deadline.unwrap_or_else(|| Instant::now() + self.limit);
-        let live = self.live.as_mut().expect("a connection has a way until it is given back");
+        let live = self
+            .live
+            .as_mut()
+            .expect("a connection has a way until it is given back");
         (&mut live.raw, &mut self.state, until)
     }
 
