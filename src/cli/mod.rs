@@ -73,6 +73,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
 /// Reads the command line of this process, does what it says, and tells how it ended.
 #[must_use]
 pub fn run() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _armed = crate::failpoint::arm();
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(e) => e.exit(),

@@ -14,6 +14,7 @@ pub mod fan_out;
 pub mod footing;
 pub mod intake;
 pub mod library;
+pub mod pacing;
 pub mod queue;
 pub mod relays;
 pub mod reports;
@@ -42,6 +43,7 @@ pub trait Store:
     + footing::Footing
     + intake::Intake
     + library::Library
+    + pacing::Pacing
     + queue::Queue
     + relays::Relays
     + reports::Reports

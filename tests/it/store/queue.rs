@@ -242,6 +242,7 @@ async fn a_heartbeat_after_death_says_so(w: World) {
         rate_per_sec: 12.5,
         connections_open: 3,
         trouble: Some("the relay's \"busy\"".into()),
+        brakes: Vec::new(),
     };
     let now = at(LEASE_MS + 5);
     w.rescue(NOBODY, now).await.unwrap();
