@@ -16,6 +16,7 @@ use super::{HEART_MAX, REQUEST_MAX, Result, StoreError, Stores, WORK_MAX, claim_
 
 #[path = "sql/mod.rs"]
 mod sql;
+mod wal;
 
 type Db = sqlx::Sqlite;
 type Raw = sqlx::SqliteConnection;
@@ -96,7 +97,7 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Stores> {
         // Every commit survives a power cut: 202 means durable.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .pragma("journal_size_limit", "67108864");
+        .pragma("journal_size_limit", wal::KEPT_BYTES.to_string());
     // SQLite has no lock that outlasts a transaction, and a web process and a worker may start at once.
     let migrating = wait_to_migrate(path.to_owned()).await?;
     let first = SqlitePoolOptions::new()
@@ -106,7 +107,7 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Stores> {
     schema::sqlite().run(&first).await?;
     drop(migrating);
     // All writes go through one connection, first come first served: SQLite's own waiters have no order.
-    let writer = sql::Pool::new(writing, 1, WORK_MAX);
+    let writer = sql::Pool::new(writing.clone(), 1, WORK_MAX);
     let reading = shared.read_only(true);
     let wake = watch::Sender::new(0);
     let store = |limit: Duration| {
@@ -116,6 +117,7 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Stores> {
         sql::SqlStore::new(writer.within(limit), reader, heart, wake.clone())
     };
     let (work, requests) = (store(WORK_MAX), store(REQUEST_MAX));
+    tokio::spawn(wal::tend(path.to_owned(), writing, wake.clone()));
     work.footing().await?;
     work.notice_restoration().await?;
     // Not before there is another connection: the last one that is closed removes the write-ahead log.
