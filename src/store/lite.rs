@@ -29,6 +29,8 @@ const BEGIN_SNAPSHOT: &str = "BEGIN";
 const CLAIM: &str = claim_sql!("");
 /// A copied file cannot be told from the one it was copied from; the copies of `hikyaku backup` say it themselves.
 const BIRTHMARK: Option<&str> = None;
+/// The file is on this machine.
+const TIME: Option<&str> = None;
 const EXCLUSIVE: bool = true;
 
 /// How long a writer waits for another process's transaction, such as a backup's.

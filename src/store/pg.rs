@@ -25,6 +25,8 @@ const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
 /// A table that was made anew by a restored dump has another number; a failover, a restart and an upgrade in place keep it.
 const BIRTHMARK: Option<&str> =
     Some("-- birthmark_here\n SELECT CAST(CAST(CAST('jobs' AS regclass) AS oid) AS text) AS mark");
+const TIME: Option<&str> =
+    Some("-- time_there\n SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS at");
 const EXCLUSIVE: bool = false;
 
 /// Longer than any statement takes that only asks whether somebody is there.

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 pub use pool::{Connection, Pool, Transaction};
 
-use super::{ANSWER_MAX, BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, Brake, CLAIM, Db, EXCLUSIVE, Raw, notify};
+use super::{ANSWER_MAX, BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, Brake, CLAIM, Db, EXCLUSIVE, Raw, TIME, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Connection, SqlStore, retrying, to_json};
+use super::{Connection, SqlStore, TIME, retrying, to_json};
 use crate::domain::job::DEATHS_MAX;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::WorkerStats;
@@ -11,6 +11,13 @@ use crate::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
 
 #[async_trait]
 impl Workers for SqlStore {
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        match TIME {
+            Some(statement) => Ok(Some(Timestamp(sqlx::query_scalar(statement).fetch_one(&self.reader).await?))),
+            None => Ok(None),
+        }
+    }
+
     async fn register_worker(&self, me: &NewWorker, lease_until: Timestamp, now: Timestamp) -> Result<i64> {
         let id = sqlx::query_scalar(
             "-- register_worker

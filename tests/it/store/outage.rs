@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use hikyaku::clock::{Clock, SystemClock};
 use hikyaku::domain::job::JobKind;
 use hikyaku::selftest::proxy::Line;
 use hikyaku::store::queue::PROMOTED_MAX;
@@ -19,6 +20,7 @@ use super::world::{World, at, broadcast};
 use crate::support::database::fresh_postgres;
 
 contract! {
+    only_a_server_has_a_clock_of_its_own,
     a_crowd_that_falls_due_at_once_is_let_in_by_steps_and_a_newcomer_passes_it,
 }
 
@@ -102,6 +104,14 @@ async fn a_transaction_that_is_held_up_leaves_no_lock_behind() {
     for result in some_steps(&store, 9_000_000).await {
         result.unwrap();
     }
+}
+
+async fn only_a_server_has_a_clock_of_its_own(w: World) {
+    let there = w.time().await.unwrap();
+    assert_eq!(there.is_none(), w.is_sqlite());
+    // The servers of the tests are on this machine.
+    let off = there.map_or(0, |there| there - SystemClock.now());
+    assert!(off.abs() < 60_000, "{off} ms");
 }
 
 /// Jobs wait for one moment, a newcomer is small.
