@@ -4,3 +4,4 @@
 mod alone;
 mod sending;
 mod serving;
+mod signatures;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hikyaku::clock::{Clock, ManualClock, SystemClock};
+use hikyaku::dns::Dns;
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
 use hikyaku::domain::chunk::Chunk;
@@ -19,6 +20,7 @@ use hikyaku::domain::token::SecretKey;
 use hikyaku::domain::worker::WorkerStats;
 use hikyaku::pipeline::compose::Desk;
 use hikyaku::pipeline::deliver::Gauges;
+use hikyaku::pipeline::deliver::lanes::Lanes;
 use hikyaku::pipeline::worker::{self, Deps, RelaySource, Settings};
 use hikyaku::sink::SinkHandle;
 use hikyaku::smtp::RelayConfig;
@@ -72,6 +74,7 @@ impl App {
             public_url: base.as_str().into(),
             bootstrap_key_hash: None,
             limits: Limits::default(),
+            dns: Dns::of(None),
             capture,
         };
         tokio::spawn(web::serve(listener, state.clone(), CancellationToken::new()));
@@ -102,6 +105,7 @@ impl App {
             clock: Arc::new(SystemClock),
             relays: RelaySource { capture: Some(config) },
             gauges: Arc::new(Gauges::default()),
+            lanes: Lanes::new(None, Arc::new(SystemClock)),
             desk: Desk::new(self.state.secret.clone(), Arc::clone(&self.state.public_url)),
             me: NewWorker {
                 host: "post-2".into(),
