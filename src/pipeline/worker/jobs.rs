@@ -17,7 +17,7 @@ use crate::store::{Result, StoreError};
 
 /// Pauses between tries to give a job back while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Splits a broadcast.
 pub(super) async fn split(shared: Arc<Shared>, job: Claimed) {
@@ -219,7 +219,8 @@ async fn insist<F: Future<Output = Result<()>>>(shared: &Arc<Shared>, step: impl
         match step().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, worker.id = shared.id(), "A job waits for the database");
-                tokio::time::sleep(pause).await;
+                // The jitter keeps many jobs from coming back all at once.
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
             other => return other,

@@ -10,7 +10,7 @@ use crate::domain::id::BroadcastId;
 use crate::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
 use crate::domain::safety::{CanaryState, Pause};
 use crate::domain::time::Timestamp;
-use crate::store::queue::{Queue, Wish};
+use crate::store::queue::{PROMOTED_MAX, Queue, Wish};
 use crate::store::{Result, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -257,9 +257,13 @@ impl SqlStore {
         let mut tx = self.begin().await?;
         let woken: Vec<String> = sqlx::query_scalar(
             "-- promote
-            UPDATE jobs SET state = 'ready' WHERE state = 'waiting' AND run_at <= $1 RETURNING broadcast_id",
+            UPDATE jobs SET state = 'ready'
+             WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at, id LIMIT $2)
+               AND state = 'waiting'
+            RETURNING broadcast_id",
         )
         .bind(now.0)
+        .bind(PROMOTED_MAX)
         .fetch_all(&mut *tx)
         .await?;
         if woken.is_empty() {

@@ -285,6 +285,7 @@ pass_on! { Safety:
 }
 
 pass_on! { Workers:
+    fn time() -> Option<Timestamp>;
     fn register_worker(me: &NewWorker, lease_until: Timestamp, now: Timestamp) -> i64;
     fn heartbeat(worker: i64, lease_until: Timestamp, draining: bool, stats: &WorkerStats, now: Timestamp) -> Heartbeat;
     fn retire_worker(worker: i64, now: Timestamp) -> ();
