@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod backup;
+mod bench;
 mod client;
 mod demo;
 mod dkim;
@@ -53,11 +54,12 @@ enum Command {
     Restored(backup::Restored),
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
+    Bench(bench::Bench),
 }
 
 /// The commands by what a person wants to do; every command stands in one group, which a test holds.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Try it", &["demo"]),
+    ("Try it", &["demo", "bench"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
     (
@@ -116,6 +118,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
+        Some(Command::Bench(args)) => bench::run(args).await,
     }
 }
 
