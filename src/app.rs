@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::domain::relay::{RelaySpec, check_name};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::token::{SECRET_BYTES, SecretKey};
 use crate::pipeline::compose::Desk;
-use crate::pipeline::deliver::{Gauges, Relay};
-use crate::pipeline::worker::{self, Deps, Settings};
+use crate::pipeline::deliver::Gauges;
+use crate::pipeline::worker::{self, Deps, RelaySource, Settings};
 use crate::sink::{Sink, SinkHandle, SinkOptions};
-use crate::smtp::{Pace, RelayConfig, TlsContext};
+use crate::smtp::RelayConfig;
 use crate::store::workers::NewWorker;
 use crate::store::{DatabaseUrl, Store};
 use crate::web::{self, Limits, WebState};
@@ -26,6 +27,8 @@ use crate::web::{self, Limits, WebState};
 const SECRET_SETTING: &str = "signing_secret";
 /// How relays and pages call the relay that sends nothing anywhere.
 const CAPTURE_NAME: &str = "capture";
+/// How the relay of the configuration is called when its URL has no `name=`.
+const DEFAULT_NAME: &str = "default";
 
 /// Connections to the capture relay. It is as near as can be, so that commits are what messages wait for: more
 /// connections make larger groups.
@@ -85,26 +88,19 @@ impl App {
             )),
             _ => None,
         };
-        let (relay, relay_name) = match (roles.worker, &capture) {
-            (false, _) => (
-                None,
-                config
-                    .relay
-                    .url
-                    .as_ref()
-                    .map_or(CAPTURE_NAME.to_owned(), ToString::to_string),
-            ),
-            (true, capture) => {
-                let relay = open_relay(config, capture.as_deref(), &*store).await?;
-                let name = relay.config.name.clone();
-                (Some(relay), name)
-            }
+        let relay_name = match (&config.relay.url, roles.worker) {
+            (Some(url), true) => put_relay(url.expose(), &*store, &*clock).await?,
+            (Some(url), false) => url.to_string(),
+            (None, _) => CAPTURE_NAME.to_owned(),
         };
-        let worker = relay.map(|relay| {
+        let worker = roles.worker.then(|| {
             let deps = Deps {
                 store: Arc::clone(&store),
                 clock: Arc::clone(&clock),
-                relay: Arc::new(relay),
+                relays: RelaySource {
+                    capture: capture.as_deref().map(capture_relay),
+                },
+                gauges: Arc::new(Gauges::default()),
                 desk: Desk::new(secret.clone(), Arc::clone(&public_url)),
                 me: introduce(),
                 settings: settings(config),
@@ -276,27 +272,35 @@ fn capture_options(clock: &Arc<dyn Clock>) -> SinkOptions {
     }
 }
 
-async fn open_relay(config: &Config, capture: Option<&SinkHandle>, store: &dyn Store) -> anyhow::Result<Relay> {
-    let relay = match (&config.relay.url, capture) {
-        (Some(url), _) => RelayConfig::parse(url.expose()).map_err(|e| anyhow::anyhow!("HIKYAKU_RELAY_URL: {e}"))?,
-        (None, Some(capture)) => {
-            let mut relay = RelayConfig::clear(capture.addr().ip().to_string(), capture.addr().port());
-            CAPTURE_NAME.clone_into(&mut relay.name);
-            relay.connections = CAPTURE_CONNECTIONS;
-            relay
-        }
-        (None, None) => anyhow::bail!("no relay is configured: set HIKYAKU_RELAY_URL"),
-    };
-    let tls = TlsContext::new(&relay).map_err(|e| anyhow::anyhow!("preparing TLS for the relay: {e}"))?;
-    let id = store.relay_id(&relay.name).await.context("naming the relay")?;
-    let pace = Pace::new(relay.rate_per_sec.map(f64::from));
-    Ok(Relay {
-        config: relay,
-        tls,
-        pace,
-        id,
-        gauges: Gauges::default(),
-    })
+/// Stores the configured relay among the others, under its own name or as `default`, unless it stands there already. Returns what
+/// it is called; never its password.
+async fn put_relay(url: &str, store: &dyn Store, clock: &dyn Clock) -> anyhow::Result<String> {
+    let relay = RelayConfig::parse(url).map_err(|e| anyhow::anyhow!("HIKYAKU_RELAY_URL: {e}"))?;
+    let is_named = relay.name != format!("{}:{}", relay.host, relay.port);
+    let name = if is_named { relay.name } else { DEFAULT_NAME.to_owned() };
+    check_name(&name).map_err(|e| anyhow::anyhow!("HIKYAKU_RELAY_URL: {e}"))?;
+    let stored = store.relay(&name).await.context("reading the relay")?;
+    if stored.as_ref().is_none_or(|r| r.spec.url != url) {
+        let spec = stored.map_or_else(
+            || RelaySpec::of(url),
+            |r| RelaySpec {
+                url: url.to_owned(),
+                ..r.spec
+            },
+        );
+        store
+            .put_relay(&name, &spec, clock.now())
+            .await
+            .context("storing the relay")?;
+    }
+    Ok(name)
+}
+
+fn capture_relay(capture: &SinkHandle) -> RelayConfig {
+    let mut relay = RelayConfig::clear(capture.addr().ip().to_string(), capture.addr().port());
+    CAPTURE_NAME.clone_into(&mut relay.name);
+    relay.connections = CAPTURE_CONNECTIONS;
+    relay
 }
 
 fn introduce() -> NewWorker {

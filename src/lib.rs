@@ -4,6 +4,9 @@
 //! The modules are listed in the order a message meets them; layers only point downward
 //! (`tests/it/tidy.rs` holds the table). The life of one message is told in ARCHITECTURE.md.
 
+#[macro_use]
+mod failpoint;
+
 pub mod domain;
 
 pub mod clock;
@@ -20,6 +23,8 @@ pub mod pipeline;
 pub mod web;
 
 pub mod sink;
+
+pub mod selftest;
 
 pub mod app;
 pub mod cli;

@@ -16,6 +16,7 @@ mod key;
 mod migrate;
 mod openapi;
 mod relay;
+mod selftest;
 mod send;
 mod serve;
 mod settings;
@@ -55,6 +56,7 @@ enum Command {
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
     Bench(bench::Bench),
+    Selftest(selftest::Selftest),
 }
 
 /// The commands by what a person wants to do; every command stands in one group, which a test holds.
@@ -65,7 +67,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Look after it",
         &[
-            "relay", "key", "dkim", "doctor", "migrate", "backup", "restored", "openapi", "sink",
+            "relay", "key", "dkim", "doctor", "migrate", "backup", "restored", "openapi", "sink", "selftest",
         ],
     ),
 ];
@@ -73,6 +75,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
 /// Reads the command line of this process, does what it says, and tells how it ended.
 #[must_use]
 pub fn run() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _armed = crate::failpoint::arm();
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(e) => e.exit(),
@@ -119,6 +123,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
         Some(Command::Bench(args)) => bench::run(args).await,
+        Some(Command::Selftest(args)) => selftest::run(args).await,
     }
 }
 

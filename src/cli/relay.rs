@@ -1,5 +1,5 @@
-//! `hikyaku relay`: the relays that mail goes through, kept on the database itself, whether a server runs or not. Workers
-//! do not read them yet. Never shows a password.
+//! `hikyaku relay`: the relays that mail goes through, kept on the database itself, whether a server runs or not. Running workers
+//! hear of each change within a second. Never shows a password.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ Examples:
   hikyaku relay test primary --to me@example.org --from news@example.org
   hikyaku relay pause primary --reason 'provider is moving'
 
-So far relays are kept and tested here; workers send through the one that
-HIKYAKU_RELAY_URL names.")]
+Changes reach running workers within a second. Several relays share the mail by
+weight, and take over from one that fails.")]
 pub struct RelayCommand {
     #[command(subcommand)]
     action: Action,

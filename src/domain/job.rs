@@ -81,6 +81,8 @@ pub enum JobEnd {
     Done,
     /// Some messages are deferred: claimable again at the given time (ms).
     Waiting(super::time::Timestamp),
+    /// What is left waits for a relay or a lane: claimable again at the given time, or when a relay changes.
+    Held(super::time::Timestamp),
     /// Not finished, through no fault of the job: ready for anybody. Used at shutdown.
     Released,
     /// The owner has seen [`Stop`] and wound up: held or canceled, as the broadcast then stands.

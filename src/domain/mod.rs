@@ -14,6 +14,7 @@
 //! | [`Relay`](relay::Relay) | an SMTP server that mail is handed to, with its limits |
 
 pub mod address;
+pub mod brake;
 pub mod broadcast;
 pub mod campaign;
 pub mod chunk;
@@ -23,6 +24,8 @@ pub mod counts;
 pub mod dkim;
 pub mod id;
 pub mod job;
+pub mod lane;
+pub mod ledger;
 pub mod message;
 pub mod reason;
 pub mod recipient;

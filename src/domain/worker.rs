@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::brake::Brake;
 use super::time::Timestamp;
 
 /// What a worker says about itself at each heartbeat.
@@ -12,6 +13,9 @@ pub struct WorkerStats {
     pub connections_open: u32,
     /// What stands in the way now, in words: a relay that does not answer, a pace.
     pub trouble: Option<String>,
+    /// What keeps its mail from going faster, by relay.
+    #[serde(default)]
+    pub brakes: Vec<Brake>,
 }
 
 #[derive(Debug, Clone)]

@@ -32,6 +32,8 @@ pub struct Prepared {
     pub date: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub on_uncertain: OnUncertain,
+    /// The only relay that may carry it; `None` is any.
+    pub relay: Option<String>,
     /// Room for costly messages of all broadcasts: one for each core, so that signing uses them all, and no more of it waits
     /// in threads than can be worked on.
     bench: Arc<Semaphore>,
@@ -129,6 +131,7 @@ impl Desk {
             date: brief.date,
             expires_at: brief.expires_at,
             on_uncertain: brief.on_uncertain,
+            relay: brief.relay.clone(),
             bench: Arc::clone(&self.bench),
         })
     }

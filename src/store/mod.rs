@@ -14,12 +14,14 @@ pub mod fan_out;
 pub mod footing;
 pub mod intake;
 pub mod library;
+pub mod pacing;
 pub mod queue;
 pub mod relays;
 pub mod reports;
 pub mod retention;
 pub mod safety;
 pub mod schema;
+pub mod scratch;
 pub mod workers;
 
 mod lite;
@@ -40,6 +42,7 @@ pub trait Store:
     + footing::Footing
     + intake::Intake
     + library::Library
+    + pacing::Pacing
     + queue::Queue
     + relays::Relays
     + reports::Reports

@@ -37,6 +37,9 @@ pub trait Queue: Send + Sync {
     /// than the chunks at hand. So that a small broadcast does not wait behind a slow large one.
     async fn claim_ahead(&self, worker: i64, seq_max: i64, now: Timestamp) -> Result<Vec<Claimed>>;
 
+    /// Makes jobs due now that wait for a relay or a lane: something changed. Returns how many.
+    async fn hasten(&self, now: Timestamp) -> Result<u64>;
+
     /// The running jobs of a worker that an operator wants stopped: for owners that have nothing to
     /// commit at the moment.
     async fn wanted_stops(&self, worker: i64) -> Result<Vec<(Lease, Stop)>>;

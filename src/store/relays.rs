@@ -16,6 +16,9 @@ pub trait Relays: Send + Sync {
     /// All relays by name.
     async fn relays(&self) -> Result<Vec<Relay>>;
 
+    /// Whether anything was ever said about a relay, also about one that is gone.
+    async fn has_had_relays(&self) -> Result<bool>;
+
     /// Pauses a relay with a reason, or lets it go on. `false` when there is none of this name. Idempotent.
     async fn pause_relay(&self, name: &str, reason: Option<&str>, now: Timestamp) -> Result<bool>;
 

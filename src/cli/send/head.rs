@@ -46,8 +46,8 @@ pub struct HeadArgs {
     #[arg(long, value_name = "WORD")]
     tag: Vec<String>,
 
-    /// The only relay it may go through; not supported yet
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// The only relay it may go through; `hikyaku relay list` shows their names [default: any]
+    #[arg(long, value_name = "NAME")]
     relay: Option<String>,
 
     /// When to start, such as 2026-10-01T08:00:00Z [default: now]

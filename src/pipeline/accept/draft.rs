@@ -98,7 +98,7 @@ async fn look_up(store: &dyn Store, draft: &Draft) -> Result<Content, AcceptErro
         }
     }
     if let Some(name) = &draft.relay
-        && let Err(problem) = relay::check(name)
+        && let Err(problem) = relay::check(store, name).await?
     {
         return Err(AcceptError::invalid(problem));
     }

@@ -264,7 +264,7 @@ impl Acceptor {
             }
         }
         if let Some(name) = &order.relay
-            && let Err(found) = relay::check(name)
+            && let Err(found) = relay::check(&*self.store, name).await?
         {
             return Ok(Err(found));
         }

@@ -1,92 +1,161 @@
-//! The chunks at hand and the connections that ask for work: messages are handed out in turn, one chunk after the
-//! other, so that a chunk of ten is through long before a chunk of a thousand. Never holds a message itself.
+//! The chunks at hand and the connections that wait: whoever is free gets the next message that may go with it now. Chunks take
+//! turns, and within a chunk its lanes, so that a chunk of ten is through long before a chunk of a thousand, and a lane
+//! that has to wait holds up no other. Never holds a message itself, and never waits.
+//!
+//! A relay is *free* while one of its connections waits here. While several are, messages are shared by weight; a relay
+//! whose connections are all busy is not asked.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use super::run::ChunkRun;
+use super::port::{Door, Port, Seat, Terms, Waiter};
+use super::run::{ChunkRun, Halt};
+use crate::clock::Clock;
+use crate::domain::brake::{Brake, BrakeKind};
+use crate::domain::ledger::{Ask, Grant};
+use crate::domain::time::Timestamp;
+use crate::pipeline::lease::LeaseWatch;
 
-/// With fewer messages than this at hand the worker claims another chunk: some for every connection while
+/// With fewer messages than this at hand that may go, the worker claims another chunk: some for every connection while
 /// the claim is on its way, and no more, so that a chunk is not held long before its turn.
 pub const LOW_WATER: usize = 256;
+/// A lane that opens later than this is shut, and its messages do not count as at hand.
+const SOON_MS: i64 = 3_000;
+/// A chunk of which nothing may go for this long is given back.
+const HELD_MS: i64 = 3_000;
+/// A chunk that waits for somebody's doing is looked at again after this; a change of a relay wakes it at once.
+const HELD_FAR_MS: i64 = 600_000;
 
 /// One message to deliver: a place in a chunk at hand.
 #[derive(Clone)]
 pub struct Item {
     pub run: Arc<ChunkRun>,
     pub ordinal: u16,
+    /// Counts against the relay's and the lane's connections while any copy of the item lives.
+    _pass: Arc<Pass>,
 }
 
-/// The chunks at hand.
-#[derive(Default)]
+struct Pass {
+    board: std::sync::Weak<Board>,
+    seat: Seat,
+    lane: Arc<str>,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(board) = self.board.upgrade() {
+            board.release(self.seat, &self.lane);
+        }
+    }
+}
+
+/// The chunks at hand and the relays they may go through.
 pub struct Board {
-    runs: Mutex<Runs>,
-    more: Notify,
+    state: Mutex<State>,
     low: Notify,
+    /// Something is to be had at another time than was thought.
+    timing: Notify,
+    clock: Arc<dyn Clock>,
+    lease: Arc<LeaseWatch>,
+    me: std::sync::Weak<Board>,
 }
 
 #[derive(Default)]
-struct Runs {
-    list: Vec<Arc<ChunkRun>>,
+struct State {
+    runs: Vec<Arc<ChunkRun>>,
     /// Whose turn it is.
     turn: usize,
+    ports: Vec<Port>,
+    /// Rises whenever something may fit that did not fit before.
+    changes: u64,
 }
 
 impl Board {
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, lease: Arc<LeaseWatch>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            state: Mutex::default(),
+            low: Notify::new(),
+            timing: Notify::new(),
+            clock,
+            lease,
+            me: me.clone(),
+        })
+    }
+
     pub fn put(&self, run: Arc<ChunkRun>) {
-        self.runs().list.push(run);
-        self.more.notify_waiters();
+        let mut state = self.state();
+        state.runs.push(run);
+        self.serve(&mut state);
     }
 
     pub fn remove(&self, run: &Arc<ChunkRun>) {
-        self.runs().list.retain(|r| !Arc::ptr_eq(r, run));
+        self.state().runs.retain(|r| !Arc::ptr_eq(r, run));
     }
 
     /// All chunks at hand.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<ChunkRun>> {
-        self.runs().list.clone()
+        self.state().runs.clone()
     }
 
-    /// Messages that nobody has taken yet.
+    /// Messages that nobody has taken yet and that do not have to wait long.
     #[must_use]
     pub fn n_todo(&self) -> usize {
-        self.runs().list.iter().map(|r| r.n_todo()).sum()
+        self.state().runs.iter().map(|r| r.n_going()).sum()
     }
 
-    /// The next message, if there is one.
+    /// Waits for a message. Dropped while waiting, it takes none.
+    pub async fn next(&self, seat: Seat) -> Item {
+        let mut ticket = {
+            let mut state = self.state();
+            if let Some(item) = self.take(&mut state, seat) {
+                return item;
+            }
+            let (answer, answered) = oneshot::channel();
+            if let Some(port) = state.port(seat.relay_id) {
+                port.waiters.push_back(Waiter { seat, answer });
+            }
+            drop(state);
+            self.timing.notify_one();
+            Ticket { board: self, answered }
+        };
+        match (&mut ticket.answered).await {
+            Ok(item) => item,
+            // The relay is gone from the board: its slots are told to end.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// A message that may go now, if there is one.
     #[must_use]
-    pub fn take(&self) -> Option<Item> {
-        let mut runs = self.runs();
-        for _ in 0..runs.list.len() {
-            runs.turn = (runs.turn + 1) % runs.list.len();
-            let run = &runs.list[runs.turn];
-            if let Some(ordinal) = run.take() {
-                let item = Item {
-                    run: Arc::clone(run),
-                    ordinal,
-                };
-                if runs.list.iter().map(|r| r.n_todo()).sum::<usize>() == LOW_WATER {
-                    self.low.notify_one();
-                }
-                return Some(item);
-            }
-        }
-        None
+    pub fn next_now(&self, seat: Seat) -> Option<Item> {
+        self.take(&mut self.state(), seat)
     }
 
-    /// Waits until there is a message to take. Others may take it first.
-    pub async fn has_work(&self) {
-        loop {
-            let more = self.more.notified();
-            tokio::pin!(more);
-            more.as_mut().enable();
-            if self.n_todo() > 0 {
-                return;
-            }
-            more.await;
+    /// Brings a message back that was not tried: it is next again.
+    pub fn put_back(&self, item: &Item) {
+        item.run.put_back(item.ordinal);
+        self.call();
+    }
+
+    /// Brings a message back that this relay does not take, for another one. `false` when there is no other that may have
+    /// it now: then it stays in hand.
+    pub fn pass_on(&self, item: &Item, relay_id: i64) -> bool {
+        let mut state = self.state();
+        let avoided = item.run.avoided(item.ordinal);
+        let named = item.run.prepared.relay.as_deref();
+        let another = (0..state.ports.len()).any(|p| {
+            let id = state.ports[p].terms.relay_id;
+            id != relay_id && !avoided.contains(&id) && state.may_carry(p, named)
+        });
+        if another {
+            item.run.pass_on(item.ordinal, relay_id);
+            self.serve(&mut state);
         }
+        another
     }
 
     /// Waits until the messages at hand have fallen to [`LOW_WATER`]: time for the next chunk.
@@ -101,12 +170,359 @@ impl Board {
         }
     }
 
-    /// Messages were put back: waiting connections look again.
+    /// Something may go now that could not before: the lease is there again, or its time has come.
     pub fn call(&self) {
-        self.more.notify_waiters();
+        self.serve(&mut self.state());
     }
 
-    fn runs(&self) -> MutexGuard<'_, Runs> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until there may be another time to wait for than was known.
+    pub async fn timing(&self) {
+        self.timing.notified().await;
+    }
+
+    /// As [`Board::call`], if anybody waits for a time that has come.
+    pub fn call_if_due(&self) {
+        let now_us = self.clock.now().0 * 1_000;
+        if self.opens_us().is_some_and(|at| at <= now_us) {
+            self.call();
+        }
+    }
+
+    /// Whether any relay has a limit that permits are needed for.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.state().ports.iter().any(Port::is_limited)
+    }
+
+    /// When something falls due that somebody waits for.
+    #[must_use]
+    pub fn opens_us(&self) -> Option<i64> {
+        let state = self.state();
+        let waiting = state.ports.iter().filter(|p| !p.waiters.is_empty());
+        waiting.filter_map(|p| p.opens_us).min()
+    }
+
+    fn release(&self, seat: Seat, lane: &Arc<str>) {
+        let mut state = self.state();
+        let Some(port) = state.port(seat.relay_id) else { return };
+        let had_caps = port.has_caps();
+        port.release(lane, seat.slot);
+        if had_caps {
+            self.serve(&mut state);
+        }
+    }
+
+    /// The next message for this seat.
+    fn take(&self, state: &mut State, seat: Seat) -> Option<Item> {
+        if !self.lease.holds(self.clock.now()) {
+            return None;
+        }
+        let now_us = self.clock.now().0 * 1_000;
+        let at = state.ports.iter().position(|p| p.terms.relay_id == seat.relay_id)?;
+        let changes = state.changes;
+        let port = &mut state.ports[at];
+        let is_time = port.opens_us.is_some_and(|at| at <= now_us);
+        if port.fruitless == Some(changes) && !is_time && !port.has_caps() {
+            return None;
+        }
+        port.opens_us = None;
+        let found = state.find(at, seat.slot, now_us);
+        match found {
+            None => {
+                state.ports[at].fruitless = Some(changes);
+                None
+            }
+            Some((run, ordinal, lane)) => {
+                state.ports[at].fruitless = None;
+                state.ports[at].take(&lane, seat.slot, now_us);
+                if state.runs.iter().map(|r| r.n_going()).sum::<usize>() == LOW_WATER {
+                    self.low.notify_one();
+                }
+                let pass = Pass {
+                    board: self.me.clone(),
+                    seat,
+                    lane,
+                };
+                Some(Item {
+                    run,
+                    ordinal,
+                    _pass: Arc::new(pass),
+                })
+            }
+        }
+    }
+
+    /// Gives everybody who waits what may go now.
+    fn serve(&self, state: &mut State) {
+        state.changes += 1;
+        loop {
+            let changes = state.changes;
+            let waiting = state.ports.iter().enumerate();
+            let next = waiting
+                .filter(|(_, p)| !p.waiters.is_empty() && p.fruitless != Some(changes))
+                .min_by(|a, b| a.1.pass.total_cmp(&b.1.pass))
+                .map(|(at, p)| (at, p.waiters[0].seat));
+            let Some((at, seat)) = next else { break };
+            match self.take(state, seat) {
+                Some(item) => {
+                    let waiter = state.ports[at].waiters.pop_front();
+                    if let Some(Err(item)) = waiter.map(|w| w.answer.send(item)) {
+                        // It went away meanwhile. Let go of outside the lock.
+                        item.run.put_back(item.ordinal);
+                        let board = self.me.clone();
+                        tokio::spawn(async move {
+                            drop(item);
+                            board.upgrade().inspect(|b| b.call());
+                        });
+                    }
+                }
+                None => state.ports[at].fruitless = Some(changes),
+            }
+        }
+        // What is to be had at a certain time is somebody's to wait for.
+        if state
+            .ports
+            .iter()
+            .any(|p| !p.waiters.is_empty() && p.opens_us.is_some())
+        {
+            self.timing.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What those who look after the relays do.
+impl Board {
+    /// Says what holds for a relay now, or for a new one.
+    pub fn learn(&self, terms: Terms) {
+        let mut state = self.state();
+        let first = state.ports.iter().map(|p| p.pass).fold(0.0, f64::max);
+        match state.port(terms.relay_id) {
+            Some(port) => port.learn(terms),
+            None => state.ports.push(Port::new(terms, first)),
+        }
+        self.serve(&mut state);
+    }
+
+    /// The relay is gone.
+    pub fn forget(&self, relay_id: i64) {
+        let gone: Vec<Port> = {
+            let mut state = self.state();
+            state.ports.extract_if(.., |p| p.terms.relay_id == relay_id).collect()
+        };
+        drop(gone);
+        self.call();
+    }
+
+    /// Nothing more goes through this relay until something else is said.
+    pub fn shut(&self, relay_id: i64, brake: Brake) {
+        let mut state = self.state();
+        if let Some(port) = state.port(relay_id) {
+            port.terms.door = Door::Shut(brake);
+        }
+        self.serve(&mut state);
+    }
+
+    /// Whether any message at hand may go through this relay if it is open.
+    #[must_use]
+    pub fn has_work_for(&self, relay_id: i64) -> bool {
+        let state = self.state();
+        let name = state
+            .ports
+            .iter()
+            .find(|p| p.terms.relay_id == relay_id)
+            .map(|p| &p.terms.name);
+        let Some(name) = name else { return false };
+        let fits = |run: &Arc<ChunkRun>| run.prepared.relay.as_deref().is_none_or(|named| named == &**name);
+        state.runs.iter().any(|run| run.n_todo() > 0 && fits(run))
+    }
+
+    /// What to ask of the ledger now, by relay.
+    #[must_use]
+    pub fn asks(&self) -> Vec<(i64, Vec<Ask>)> {
+        let now_us = self.clock.now().0 * 1_000;
+        let mut state = self.state();
+        let mut asked = Vec::new();
+        for at in 0..state.ports.len() {
+            let (mut waiting, mut all) = (HashMap::new(), 0);
+            for run in &state.runs {
+                if state.may_carry(at, run.prepared.relay.as_deref()) {
+                    all += run.n_todo();
+                    run.count_lanes(&mut waiting);
+                }
+            }
+            let port = &mut state.ports[at];
+            let asks = port.asks(&waiting, all, now_us);
+            if !asks.is_empty() {
+                asked.push((port.terms.relay_id, asks));
+            }
+        }
+        asked
+    }
+
+    /// The ledger's answer; `None` when there was none.
+    pub fn granted(&self, relay_id: i64, asks: &[Ask], grants: Option<&[Grant]>) {
+        let now_us = self.clock.now().0 * 1_000;
+        let mut state = self.state();
+        let Some(port) = state.port(relay_id) else { return };
+        for (n, ask) in asks.iter().enumerate() {
+            let Some(bucket) = port.bucket(&ask.lane) else { continue };
+            match grants.and_then(|g| g.get(n)) {
+                Some(grant) => bucket.granted(grant),
+                None => bucket.not_granted(now_us),
+            }
+        }
+        self.serve(&mut state);
+    }
+
+    /// Permits that will not be used any more, by relay.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<(i64, Vec<Ask>)> {
+        let mut state = self.state();
+        let ports = state.ports.iter_mut();
+        ports
+            .map(|p| (p.terms.relay_id, p.leftovers()))
+            .filter(|(_, asks)| !asks.is_empty())
+            .collect()
+    }
+
+    /// Microseconds between two messages of a lane from this worker at present.
+    #[must_use]
+    pub fn measured_us(&self, relay_id: i64, lane: &str) -> Option<i64> {
+        let now_us = self.clock.now().0 * 1_000;
+        self.state().port(relay_id).and_then(|p| p.measured_us(lane, now_us))
+    }
+
+    /// Counts what may go, and gives chunks back of which nothing may for some time.
+    pub fn weigh(&self) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let runs = state.runs.clone();
+        let mut held = Vec::new();
+        for run in &runs {
+            let named = run.prepared.relay.as_deref();
+            let carriers: Vec<usize> = (0..state.ports.len()).filter(|p| state.is_for(*p, named)).collect();
+            let ports = &mut state.ports;
+            let soon_us = now.plus_ms(SOON_MS).0 * 1_000;
+            let opens = |lane: &Arc<str>| {
+                carriers
+                    .iter()
+                    .map(|p| ports[*p].opens_at(lane).0)
+                    .min()
+                    .unwrap_or(i64::MAX)
+            };
+            let weight = run.weigh(opens, soon_us);
+            run.forget_avoided(|avoid| {
+                !carriers.iter().any(|p| {
+                    let port = &ports[*p];
+                    port.is_open() && !avoid.contains(&port.terms.relay_id)
+                })
+            });
+            if weight.is_held {
+                held.push((run, weight.opens_us));
+            }
+            if run.held_for(weight.is_held, now) < HELD_MS {
+                held.pop_if(|(r, _)| Arc::ptr_eq(r, run));
+            }
+        }
+        self.serve(&mut state);
+        drop(state);
+        for (run, opens_us) in held {
+            let far = now.plus_ms(HELD_FAR_MS);
+            let until = if opens_us == i64::MAX {
+                far
+            } else {
+                Timestamp(opens_us / 1_000).min(far)
+            };
+            run.halt(Halt::Held(until));
+        }
+        self.look();
+    }
+
+    /// What keeps mail from going faster, by relay.
+    #[must_use]
+    pub fn brakes(&self) -> Vec<Brake> {
+        let state = self.state();
+        if state.runs.iter().all(|r| r.n_todo() == 0) {
+            return Vec::new();
+        }
+        let brake = |p: &Port| match &p.terms.door {
+            Door::Shut(brake) => Some(brake.clone()),
+            _ => {
+                let kind = p
+                    .used_up()
+                    .or(p.waiters.is_empty().then_some(BrakeKind::ConnectionsBusy))?;
+                let reason = match kind {
+                    BrakeKind::ConnectionsBusy => "every connection is busy",
+                    BrakeKind::SecondLimit => "as fast as the relay's limit allows",
+                    _ => "the limit is used up",
+                };
+                Some(Brake::on_relay(kind, &p.terms.name, reason, None))
+            }
+        };
+        state.ports.iter().filter_map(brake).collect()
+    }
+}
+
+impl State {
+    fn port(&mut self, relay_id: i64) -> Option<&mut Port> {
+        self.ports.iter_mut().find(|p| p.terms.relay_id == relay_id)
+    }
+
+    /// Whether a message that names this relay, or none, may ever go through it. Without a weight a relay stands in only
+    /// while no other takes mail.
+    fn is_for(&self, at: usize, named: Option<&str>) -> bool {
+        let terms = &self.ports[at].terms;
+        match named {
+            Some(name) => *name == *terms.name,
+            None => terms.weight > 0 || !self.ports.iter().any(|p| p.terms.weight > 0 && p.is_open()),
+        }
+    }
+
+    fn may_carry(&self, at: usize, named: Option<&str>) -> bool {
+        self.ports[at].is_open() && self.is_for(at, named)
+    }
+
+    fn find(&mut self, at: usize, slot: u64, now_us: i64) -> Option<(Arc<ChunkRun>, u16, Arc<str>)> {
+        if !self.ports[at].admits(slot, now_us) {
+            return None;
+        }
+        let takes_unnamed = self.is_for(at, None);
+        let n = self.runs.len();
+        let port = &mut self.ports[at];
+        for _ in 0..n {
+            self.turn = (self.turn + 1) % n;
+            let run = &self.runs[self.turn];
+            let is_for = match run.prepared.relay.as_deref() {
+                Some(named) => *named == *port.terms.name,
+                None => takes_unnamed,
+            };
+            if !is_for {
+                continue;
+            }
+            let relay_id = port.terms.relay_id;
+            if let Some((ordinal, lane)) = run.take(relay_id, |lane| port.fits(lane, slot, now_us)) {
+                return Some((Arc::clone(run), ordinal, lane));
+            }
+        }
+        None
+    }
+}
+
+/// A place among those who wait. A message that was given to it at the very moment it left goes back.
+struct Ticket<'a> {
+    board: &'a Board,
+    answered: oneshot::Receiver<Item>,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.answered.close();
+        if let Ok(item) = self.answered.try_recv() {
+            self.board.put_back(&item);
+        }
     }
 }

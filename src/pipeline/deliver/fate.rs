@@ -20,7 +20,8 @@ pub struct Rules<'a> {
     pub started: Timestamp,
     /// No message waits longer than this: at that time it is found to have expired.
     pub expires_at: Option<Timestamp>,
-    pub relay_id: i64,
+    /// `None` when it is not known which it was.
+    pub relay_id: Option<i64>,
     /// Whom the message is for.
     pub email: &'a EmailAddress,
     /// In -1 to 1.
@@ -70,6 +71,44 @@ pub fn is_unheard_of(failure: &Failure) -> bool {
     let verdict = verdict(failure);
     let is_before = failure.stage <= Stage::Mail || failure.stage == Stage::Reset;
     is_before && verdict.fault == Fault::Relay && !verdict.counts_as_attempt
+}
+
+/// Whether another relay may take the message at once: this one will not, and the message is not the reason. At RCPT only
+/// where the answer speaks of us and not of the address.
+#[must_use]
+pub fn is_relays_alone(failure: &Failure) -> bool {
+    let verdict = verdict(failure);
+    let speaks_of_us = matches!(
+        verdict.class,
+        "relay_denied" | "auth_required" | "tls_required" | "missing_ptr" | "too_many_connections"
+    );
+    let is_closing = matches!(&failure.cause, Cause::Reply(reply) if reply.code == 421);
+    let may_pass = is_unheard_of(failure) || (failure.stage <= Stage::Data && (speaks_of_us || is_closing));
+    may_pass && verdict.fault == Fault::Relay && !verdict.counts_as_attempt
+}
+
+/// Whether the relay refuses who we are: it will go on to do so until somebody changes the password, and may lock us out
+/// when we insist.
+#[must_use]
+pub fn is_refusal_of_us(failure: &Failure) -> bool {
+    let Cause::Reply(reply) = &failure.cause else {
+        return false;
+    };
+    let is_auth =
+        failure.stage == Stage::Auth || (failure.stage == Stage::Mail && verdict(failure).class == "auth_required");
+    is_auth && reply.digit() == 5
+}
+
+/// Whether a slower pace would help: the relay or the destination says that we send too much, or on too many connections.
+/// Not a greylist, and not a single mailbox that gets too much (x.2.1).
+#[must_use]
+pub fn asks_for_less(failure: &Failure) -> bool {
+    let Cause::Reply(reply) = &failure.cause else {
+        return false;
+    };
+    let is_about_pace = matches!(verdict(failure).class, "rate_limited" | "too_many_connections");
+    let is_about_us = reply.code == 421 || reply.enhanced.as_ref().is_none_or(|e| e.subject == 7 || e.subject == 3);
+    is_about_pace && is_about_us && failure.stage > Stage::Connect && failure.stage != Stage::Auth
 }
 
 /// The fate of a message whose attempt failed.
@@ -232,7 +271,7 @@ fn settled(ordinal: u16, past: Past, rules: &Rules, attempt: Attempt) -> Settled
         burnt: past.burnt + i64::from(attempt.verdict.counts_as_attempt),
         attempt: Some(attempt.verdict.status),
         newly_flagged: in_doubt && !past.possible_duplicate,
-        relay_id: Some(rules.relay_id),
+        relay_id: rules.relay_id,
         at: rules.now,
         bounce: bounce(attempt.status, &attempt.verdict, rules.email),
     }

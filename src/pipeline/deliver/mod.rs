@@ -19,29 +19,60 @@
 
 pub mod board;
 pub mod fate;
+pub mod permits;
+pub mod port;
 pub mod run;
 
 mod slot;
 
 pub use slot::{Slot, SlotDeps};
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::smtp::config::RelayConfig;
 use crate::smtp::failure::Failure;
-use crate::smtp::pace::{Pace, RATE_PER_SEC_MIN};
+use crate::smtp::pace::Pace;
 use crate::smtp::tls::TlsContext;
 
 /// A relay as the connections of this worker share it.
 pub struct Relay {
     pub config: RelayConfig,
     pub tls: TlsContext,
-    pub pace: Pace,
-    /// Under which its name stands in message rows.
+    /// Between two connections that are opened: a relay that closes each one at once would eat this machine's ports.
+    pub opening: Pace,
+    /// What people call it, and under which number it stands in message rows.
+    pub name: Arc<str>,
     pub id: i64,
-    pub gauges: Gauges,
+    /// Of the worker.
+    pub gauges: Arc<Gauges>,
+    /// Failures to be let in, in a row.
+    pub n_failed: AtomicU32,
+    /// Whether the cluster takes it for failing: the next success is news.
+    pub is_failing: AtomicBool,
+}
+
+/// Connections opened to one relay by one worker, a second. A machine has some 28,000 ports for them and keeps each for a minute.
+pub const OPENED_PER_SEC_MAX: f64 = 200.0;
+
+/// What a connection learnt that concerns all workers.
+#[derive(Debug, Clone)]
+pub enum News {
+    /// The relay does not let us in.
+    Failed { relay_id: i64, reason: String },
+    /// It refuses who we are: nobody should knock again before a person has looked.
+    Refused { relay_id: i64, reason: String },
+    /// It, or a destination behind it (`""` is the relay itself), asks for less.
+    Slower {
+        relay_id: i64,
+        lane: Arc<str>,
+        reason: String,
+        wait: Option<std::time::Duration>,
+    },
+    /// It works again.
+    Works { relay_id: i64 },
 }
 
 /// What the connections of a relay tell the worker's heartbeat.
@@ -84,17 +115,5 @@ impl Gauges {
 
     fn settled(&self) {
         self.n_settled.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Relay {
-    /// Takes this worker's share of the relay's limit: the limit is for all of them together. `None` is no share
-    /// yet: next to nothing.
-    pub fn share_pace(&self, among: Option<i64>) {
-        let share = self.config.rate_per_sec.map(|limit| match among {
-            Some(workers) => f64::from(limit) / workers.max(1) as f64,
-            None => RATE_PER_SEC_MIN,
-        });
-        self.pace.set_rate(share);
     }
 }

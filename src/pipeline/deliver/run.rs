@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::domain::job::{Lease, Stop};
+use crate::domain::lane::lane_of;
 use crate::domain::message::MessageStatus;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
@@ -38,6 +39,8 @@ pub enum Halt {
     Stopped(Stop),
     /// This worker is going away in good order.
     Released,
+    /// Nothing of it may go before this time.
+    Held(Timestamp),
     /// The lease is gone: everything at hand is dropped.
     Lost,
 }
@@ -59,13 +62,35 @@ pub struct ChunkRun {
     pub seq: i64,
     pub prepared: Arc<Prepared>,
     recipients: Vec<Recipient>,
+    /// The lane of each recipient, as its place in `lane_names`.
+    lanes: Vec<u16>,
+    lane_names: Vec<Arc<str>>,
     past: Mutex<HashMap<u16, Past>>,
     state: Mutex<State>,
     over: Notify,
 }
 
+/// How a run's messages stand, as far as relays and lanes are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// Whether there are messages, none is in hand, and none may go soon.
+    pub is_held: bool,
+    /// When the first may, in microseconds since the epoch.
+    pub opens_us: i64,
+}
+
 struct State {
-    todo: VecDeque<u16>,
+    /// Messages that nobody has taken yet, by lane.
+    todo: Vec<VecDeque<u16>>,
+    /// Lanes with messages, in the order in which they are handed out.
+    turns: VecDeque<u16>,
+    n_todo: usize,
+    /// Of them, those that have to wait long for their lane.
+    n_shut: usize,
+    /// Messages that a relay did not take, and which relays those are.
+    passed_on: VecDeque<(u16, Vec<i64>)>,
+    avoided: HashMap<u16, Vec<i64>>,
+    held_since: Option<Timestamp>,
     /// Messages taken and not brought back.
     in_hand: usize,
     next_at: Option<Timestamp>,
@@ -104,18 +129,29 @@ impl ChunkRun {
         let is_due = |ordinal: &u16| {
             !waiting.contains_key(ordinal) && past.get(ordinal).is_none_or(|p: &Past| !p.status.is_final())
         };
-        let todo = (0..recipients.len() as u16).filter(is_due).collect();
-        let state = State {
-            todo,
+        let (lanes, lane_names) = sort_into_lanes(&recipients);
+        let mut state = State {
+            todo: vec![VecDeque::new(); lane_names.len()],
+            turns: VecDeque::new(),
+            n_todo: 0,
+            n_shut: 0,
+            passed_on: VecDeque::new(),
+            avoided: HashMap::new(),
+            held_since: None,
             in_hand: 0,
             next_at,
             halt: None,
         };
+        for ordinal in (0..recipients.len() as u16).filter(is_due) {
+            state.push(lanes[usize::from(ordinal)], ordinal, false);
+        }
         Self {
             lease,
             seq,
             prepared,
             recipients,
+            lanes,
+            lane_names,
             past: Mutex::new(past),
             state: Mutex::new(state),
             over: Notify::new(),
@@ -136,31 +172,124 @@ impl ChunkRun {
     /// Messages that nobody has taken yet.
     #[must_use]
     pub fn n_todo(&self) -> usize {
-        self.state().todo.len()
+        self.state().n_todo
+    }
+
+    /// Of them, those that do not have to wait long for their lane.
+    #[must_use]
+    pub fn n_going(&self) -> usize {
+        let state = self.state();
+        state.n_todo.saturating_sub(state.n_shut)
     }
 
     /// The ordinals that nobody has taken yet.
     #[must_use]
     pub fn todo(&self) -> Vec<u16> {
-        self.state().todo.iter().copied().collect()
+        let state = self.state();
+        let mut todo: Vec<u16> = state.todo.iter().flatten().copied().collect();
+        todo.extend(state.passed_on.iter().map(|(ordinal, _)| ordinal));
+        todo.sort_unstable();
+        todo
     }
 
-    /// Takes the next message. It must be brought back by one of [`ChunkRun::settled`],
-    /// [`ChunkRun::deferred`] and [`ChunkRun::put_back`].
+    /// Takes the next message whose lane fits, for this relay: lanes take turns. It must be brought back by one of
+    /// [`ChunkRun::settled`], [`ChunkRun::deferred`] and [`ChunkRun::put_back`].
     #[must_use]
-    pub fn take(&self) -> Option<u16> {
+    pub fn take(&self, relay_id: i64, mut fits: impl FnMut(&Arc<str>) -> bool) -> Option<(u16, Arc<str>)> {
         let mut state = self.state();
-        let ordinal = state.todo.pop_front()?;
-        state.in_hand += 1;
-        Some(ordinal)
+        let passed_on = state.passed_on.iter().position(|(ordinal, avoid)| {
+            !avoid.contains(&relay_id) && fits(&self.lane_names[usize::from(self.lanes[usize::from(*ordinal)])])
+        });
+        if let Some((ordinal, avoid)) = passed_on.and_then(|at| state.passed_on.remove(at)) {
+            state.avoided.insert(ordinal, avoid);
+            state.took();
+            return Some((ordinal, Arc::clone(self.lane(ordinal))));
+        }
+        for _ in 0..state.turns.len() {
+            let lane = state.turns.pop_front()?;
+            let name = &self.lane_names[usize::from(lane)];
+            if !fits(name) {
+                state.turns.push_back(lane);
+                continue;
+            }
+            let ordinal = state.todo[usize::from(lane)].pop_front()?;
+            if !state.todo[usize::from(lane)].is_empty() {
+                state.turns.push_back(lane);
+            }
+            state.took();
+            return Some((ordinal, Arc::clone(name)));
+        }
+        None
+    }
+
+    /// The destination that a message goes to.
+    #[must_use]
+    pub fn lane(&self, ordinal: u16) -> &Arc<str> {
+        &self.lane_names[usize::from(self.lanes[usize::from(ordinal)])]
+    }
+
+    /// Relays that did not take a message in hand.
+    #[must_use]
+    pub fn avoided(&self, ordinal: u16) -> Vec<i64> {
+        self.state().avoided.get(&ordinal).cloned().unwrap_or_default()
+    }
+
+    /// Adds the messages that wait to those of their lanes.
+    pub fn count_lanes(&self, counts: &mut HashMap<Arc<str>, usize>) {
+        let state = self.state();
+        for lane in &state.turns {
+            let lane = usize::from(*lane);
+            *counts.entry(Arc::clone(&self.lane_names[lane])).or_default() += state.todo[lane].len();
+        }
+    }
+
+    /// Counts what has to wait for its lane until after `soon_us`; `opens` says when a lane opens.
+    pub fn weigh(&self, mut opens: impl FnMut(&Arc<str>) -> i64, soon_us: i64) -> Weight {
+        let mut state = self.state();
+        // Whoever avoids every relay that is left gets another chance with all of them.
+        let (mut n_shut, mut first) = (0, i64::MAX);
+        for lane in state.turns.clone() {
+            let at = opens(&self.lane_names[usize::from(lane)]);
+            first = first.min(at);
+            if at > soon_us {
+                n_shut += state.todo[usize::from(lane)].len();
+            }
+        }
+        for (ordinal, _) in &state.passed_on {
+            let at = opens(self.lane(*ordinal));
+            first = first.min(at);
+            n_shut += usize::from(at > soon_us);
+        }
+        state.n_shut = n_shut;
+        Weight {
+            is_held: state.n_todo > 0 && n_shut == state.n_todo && state.in_hand == 0 && state.halt.is_none(),
+            opens_us: first,
+        }
+    }
+
+    /// For how long it has been held, in milliseconds.
+    pub fn held_for(&self, is_held: bool, now: Timestamp) -> i64 {
+        let mut state = self.state();
+        if !is_held {
+            state.held_since = None;
+        } else if state.held_since.is_none() {
+            state.held_since = Some(now);
+        }
+        state.held_since.map_or(0, |since| now - since)
     }
 
     /// Takes these messages off the list; they must be brought back like others.
     pub fn take_these(&self, ordinals: &[u16]) {
         let mut state = self.state();
-        let before = state.todo.len();
-        state.todo.retain(|o| !ordinals.contains(o));
-        state.in_hand += before - state.todo.len();
+        let before = state.n_todo;
+        for todo in &mut state.todo {
+            todo.retain(|o| !ordinals.contains(o));
+        }
+        state.passed_on.retain(|(o, _)| !ordinals.contains(o));
+        let State { todo, turns, .. } = &mut *state;
+        turns.retain(|lane| !todo[usize::from(*lane)].is_empty());
+        state.n_todo = state.todo.iter().map(VecDeque::len).sum::<usize>() + state.passed_on.len();
+        state.in_hand += before - state.n_todo;
     }
 
     /// A message has its final status, durably.
@@ -177,9 +306,34 @@ impl ChunkRun {
     pub fn put_back(&self, ordinal: u16) {
         self.bring_back(|state| {
             if state.halt.is_none() {
-                state.todo.push_front(ordinal);
+                state.push(self.lanes[usize::from(ordinal)], ordinal, true);
             }
         });
+    }
+
+    /// A relay did not take a message, through no fault of it: it is next again, for others.
+    pub fn pass_on(&self, ordinal: u16, relay_id: i64) {
+        self.bring_back(|state| {
+            if state.halt.is_none() {
+                let mut avoid = state.avoided.remove(&ordinal).unwrap_or_default();
+                avoid.push(relay_id);
+                state.passed_on.push_back((ordinal, avoid));
+                state.n_todo += 1;
+            }
+        });
+    }
+
+    /// Messages that only relays which cannot have them could take are next again for all.
+    pub fn forget_avoided(&self, mut is_hopeless: impl FnMut(&[i64]) -> bool) {
+        let mut state = self.state();
+        let (hopeless, rest) = std::mem::take(&mut state.passed_on)
+            .into_iter()
+            .partition(|(_, avoid)| is_hopeless(avoid));
+        state.passed_on = rest;
+        for (ordinal, _) in hopeless {
+            state.n_todo -= 1;
+            state.push(self.lanes[usize::from(ordinal)], ordinal, true);
+        }
     }
 
     /// No message is handed out any more; those at hand are still brought back. A lost lease outweighs
@@ -189,7 +343,7 @@ impl ChunkRun {
         if state.halt.is_none() || why == Halt::Lost {
             state.halt = Some(why);
         }
-        state.todo.clear();
+        state.clear();
         drop(state);
         self.over.notify_waiters();
     }
@@ -216,7 +370,9 @@ impl ChunkRun {
         let state = self.state();
         match state.halt {
             Some(Halt::Lost) => Some(RunEnd::Halted(Halt::Lost)),
-            _ if state.in_hand > 0 || !state.todo.is_empty() => None,
+            _ if state.in_hand > 0 || state.n_todo > 0 => None,
+            // Messages of it that are tried again sooner are not held up by those that wait for a relay.
+            Some(Halt::Held(at)) => Some(RunEnd::Halted(Halt::Held(state.next_at.map_or(at, |next| next.min(at))))),
             Some(why) => Some(RunEnd::Halted(why)),
             None => Some(RunEnd::Through { next_at: state.next_at }),
         }
@@ -226,7 +382,7 @@ impl ChunkRun {
         let mut state = self.state();
         state.in_hand = state.in_hand.saturating_sub(1);
         change(&mut state);
-        let is_over = state.in_hand == 0 && state.todo.is_empty();
+        let is_over = state.in_hand == 0 && state.n_todo == 0;
         drop(state);
         if is_over {
             self.over.notify_waiters();
@@ -236,6 +392,56 @@ impl ChunkRun {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl State {
+    fn push(&mut self, lane: u16, ordinal: u16, is_next: bool) {
+        let todo = &mut self.todo[usize::from(lane)];
+        if todo.is_empty() {
+            if is_next {
+                self.turns.push_front(lane);
+            } else {
+                self.turns.push_back(lane);
+            }
+        }
+        if is_next {
+            todo.push_front(ordinal);
+        } else {
+            todo.push_back(ordinal);
+        }
+        self.n_todo += 1;
+    }
+
+    fn took(&mut self) {
+        self.n_todo -= 1;
+        self.in_hand += 1;
+    }
+
+    fn clear(&mut self) {
+        self.todo.iter_mut().for_each(VecDeque::clear);
+        self.turns.clear();
+        self.passed_on.clear();
+        self.n_todo = 0;
+        self.n_shut = 0;
+    }
+}
+
+/// The lane of each recipient, and the lanes.
+fn sort_into_lanes(recipients: &[Recipient]) -> (Vec<u16>, Vec<Arc<str>>) {
+    let mut known: HashMap<String, u16> = HashMap::new();
+    let mut names: Vec<Arc<str>> = Vec::new();
+    let lanes = recipients
+        .iter()
+        .map(|recipient| {
+            let domain = recipient.email.domain().to_ascii_lowercase();
+            let lane = lane_of(&domain);
+            *known.entry(lane.to_owned()).or_insert_with(|| {
+                names.push(lane.into());
+                (names.len() - 1) as u16
+            })
+        })
+        .collect();
+    (lanes, names)
 }
 
 fn earliest(known: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {

@@ -2,23 +2,28 @@
 //! them, in order. Never shares a connection.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Relay;
 use super::board::{Board, Item};
 use super::fate::{self, Fate, Rules};
+use super::port::Seat;
 use super::run::Halt;
+use super::{News, Relay};
 use crate::clock::Clock;
+use crate::domain::brake::{Brake, BrakeKind};
 use crate::domain::id::MessageId;
 use crate::domain::message::MessageStatus;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::time::Timestamp;
 use crate::pipeline::lease::LeaseWatch;
 use crate::pipeline::settle::{Durable, Note, Settler};
-use crate::smtp::failure::Failure;
+use crate::smtp::failure::{Failure, Stage};
 use crate::smtp::session::{Connection, Envelope, Mail};
+use crate::smtp::verdict::verdict;
 use crate::store::delivery::Settled;
 
 mod carry;
@@ -28,9 +33,10 @@ mod carry;
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Pauses between tries of a slot while the relay does not let us in.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// How often a slot looks whether the lease is there again. It comes with a heartbeat, so seconds pass anyway.
-const LEASE_LOOK: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Failures to be let in, in a row, after which the whole cluster leaves the relay alone for a while. One may be an accident of
+/// the network.
+const FAILURES_MAX: u32 = 3;
 
 /// What all slots of a worker share.
 pub struct SlotDeps {
@@ -40,6 +46,8 @@ pub struct SlotDeps {
     pub clock: Arc<dyn Clock>,
     pub lease: Arc<LeaseWatch>,
     pub retry: RetryPolicy,
+    /// To who looks after the relays.
+    pub news: mpsc::Sender<News>,
     /// No message is begun after this; those on the wire are finished.
     pub stop: CancellationToken,
 }
@@ -47,6 +55,7 @@ pub struct SlotDeps {
 /// One connection slot.
 pub struct Slot {
     deps: Arc<SlotDeps>,
+    seat: Seat,
     connection: Option<Connection>,
     backoff: Duration,
 }
@@ -67,22 +76,16 @@ impl Parcel {
     }
 }
 
-impl SlotDeps {
-    /// Waits until one more message may be begun: the lease holds, and the pace has a permit. Without a lease
-    /// every message would be begun, not committed, and begun again.
-    async fn may_go(&self) {
-        while !self.lease.holds(self.clock.now()) {
-            tokio::time::sleep(LEASE_LOOK).await;
-        }
-        self.relay.pace.ready().await;
-    }
-}
-
 impl Slot {
     #[must_use]
-    pub fn new(deps: Arc<SlotDeps>) -> Self {
+    pub fn new(deps: Arc<SlotDeps>, slot: u64) -> Self {
+        let seat = Seat {
+            relay_id: deps.relay.id,
+            slot,
+        };
         Self {
             deps,
+            seat,
             connection: None,
             backoff: BACKOFF_FIRST,
         }
@@ -96,26 +99,20 @@ impl Slot {
         self.close().await;
     }
 
-    /// Waits for a message and a permit for it. The permit comes first, then the message: what may not go now
-    /// stays where a pause finds it. A slot with nothing to do closes its connection after a while.
+    /// Waits for a message that may go now. What may not stays where a pause finds it. A slot with nothing to do closes
+    /// its connection after a while.
     async fn next_parcel(&mut self) -> Option<Parcel> {
         let deps = Arc::clone(&self.deps);
         loop {
-            tokio::select! {
+            let item = tokio::select! {
                 biased;
                 () = deps.stop.cancelled() => return None,
-                () = deps.board.has_work() => {}
+                item = deps.board.next(self.seat) => item,
                 () = tokio::time::sleep(IDLE_MAX), if self.connection.is_some() => {
                     self.close().await;
                     continue;
                 }
-            }
-            tokio::select! {
-                biased;
-                () = deps.stop.cancelled() => return None,
-                () = deps.may_go() => {}
-            }
-            let Some(item) = deps.board.take() else { continue };
+            };
             if let Some(parcel) = self.pack(item).await {
                 return Some(parcel);
             }
@@ -124,9 +121,8 @@ impl Slot {
 
     /// A message for the same round trip, if one is there and may go now.
     async fn next_parcel_now(&self) -> Option<Parcel> {
-        while !self.deps.stop.is_cancelled() && self.deps.board.n_todo() > 0 && self.deps.relay.pace.try_take().is_ok()
-        {
-            let item = self.deps.board.take()?;
+        while !self.deps.stop.is_cancelled() {
+            let item = self.deps.board.next_now(self.seat)?;
             if let Some(parcel) = self.pack(item).await {
                 return Some(parcel);
             }
@@ -149,7 +145,10 @@ impl Slot {
             return None;
         }
         match compose(&item).await {
-            Ok((envelope, bytes)) => Some(Parcel { item, envelope, bytes }),
+            Ok((envelope, bytes)) => {
+                point!("composed");
+                Some(Parcel { item, envelope, bytes })
+            }
             Err(why) => {
                 let failed = fate::untried(item.ordinal, past, MessageStatus::Failed, "template_error", why, now);
                 self.settle(&item, failed).await;
@@ -168,16 +167,25 @@ impl Slot {
     /// time, which says nothing of the relay: a fresh one will tell whether it still takes mail.
     async fn refused(&mut self, item: &Item, failure: &Failure) {
         let past = item.run.past(item.ordinal);
-        let waits = match fate::refused(item.ordinal, past, failure, &self.rules(item)) {
-            Fate::Settle(settled) => {
-                self.settle(item, settled).await;
-                fate::is_told_to_wait(failure)
-            }
-            Fate::PutBack => {
-                self.put_back(item);
-                let is_fresh = self.connection.as_ref().is_none_or(|c| c.messages_sent() == 0);
-                is_fresh || self.connection.as_ref().is_some_and(Connection::is_usable)
-            }
+        let relay_id = self.deps.relay.id;
+        self.heed_refusal(item.run.lane(item.ordinal), failure);
+        let is_relays = fate::is_relays_alone(failure);
+        if is_relays && self.deps.board.pass_on(item, relay_id) {
+            return self.wait_if_told(failure).await;
+        }
+        match fate::refused(item.ordinal, past, failure, &self.rules(item)) {
+            Fate::Settle(settled) => self.settle(item, settled).await,
+            Fate::PutBack => self.put_back(item),
+        }
+        self.wait_if_told(failure).await;
+    }
+
+    async fn wait_if_told(&mut self, failure: &Failure) {
+        let is_usable = self.connection.as_ref().is_some_and(Connection::is_usable);
+        let is_fresh = self.connection.as_ref().is_none_or(|c| c.messages_sent() == 0);
+        let waits = match fate::is_unheard_of(failure) {
+            true => is_fresh || is_usable,
+            false => fate::is_told_to_wait(failure),
         };
         if waits {
             self.back_off(failure).await;
@@ -225,9 +233,13 @@ impl Slot {
             self.close().await;
         }
         let deps = Arc::clone(&self.deps);
+        let open = async {
+            deps.relay.opening.ready().await;
+            Connection::open(&deps.relay.config, &deps.relay.tls).await
+        };
         let opened = tokio::select! {
             biased;
-            opened = Connection::open(&deps.relay.config, &deps.relay.tls) => opened,
+            opened = open => opened,
             () = deps.stop.cancelled() => {
                 self.put_back(item);
                 return None;
@@ -236,9 +248,11 @@ impl Slot {
         match opened {
             Ok(connection) => {
                 self.deps.relay.gauges.opened();
+                self.let_in();
                 Some(connection)
             }
             Err(failure) => {
+                self.not_let_in(&failure);
                 self.put_back(item);
                 self.back_off(&failure).await;
                 None
@@ -246,9 +260,69 @@ impl Slot {
         }
     }
 
+    /// The relay let us in: whatever failed before is over.
+    fn let_in(&self) {
+        let relay = &self.deps.relay;
+        relay.n_failed.store(0, Ordering::Relaxed);
+        if relay.is_failing.swap(false, Ordering::Relaxed) {
+            self.tell(News::Works { relay_id: relay.id });
+        }
+    }
+
+    /// The relay did not let us in. Who refuses who we are is left alone at once; any other failure may be an accident.
+    fn not_let_in(&self, failure: &Failure) {
+        let relay = &self.deps.relay;
+        let reason = failure.to_string();
+        if fate::is_refusal_of_us(failure) {
+            let brake = Brake::on_relay(BrakeKind::RelayPaused, &relay.name, reason.clone(), None);
+            self.deps.board.shut(relay.id, brake);
+            return self.tell(News::Refused {
+                relay_id: relay.id,
+                reason,
+            });
+        }
+        let n = relay.n_failed.fetch_add(1, Ordering::Relaxed) + 1;
+        if n >= FAILURES_MAX || relay.is_failing.load(Ordering::Relaxed) {
+            let brake = Brake::on_relay(BrakeKind::RelayFailing, &relay.name, reason.clone(), None);
+            self.deps.board.shut(relay.id, brake);
+            self.tell(News::Failed {
+                relay_id: relay.id,
+                reason,
+            });
+        }
+    }
+
+    /// What a refusal says about the pace, of the relay or of the destination behind it.
+    fn heed_refusal(&self, lane: &Arc<str>, failure: &Failure) {
+        let relay = &self.deps.relay;
+        if fate::is_refusal_of_us(failure) {
+            return self.not_let_in(failure);
+        }
+        if !fate::asks_for_less(failure) {
+            return;
+        }
+        let lane = if failure.stage <= Stage::Mail {
+            "".into()
+        } else {
+            Arc::clone(lane)
+        };
+        let wait = verdict(failure).retry_after;
+        self.tell(News::Slower {
+            relay_id: relay.id,
+            lane,
+            reason: failure.to_string(),
+            wait,
+        });
+    }
+
+    /// Never waits: news that does not get through is told again by the next failure.
+    fn tell(&self, news: News) {
+        let _ = self.deps.news.try_send(news);
+    }
+
     /// The relay's failure costs no message an attempt; it costs this slot its turn.
     async fn back_off(&mut self, failure: &Failure) {
-        tracing::warn!(relay = %self.deps.relay.config.name, %failure, retry_ms = self.backoff.as_millis() as u64, "The relay does not take mail");
+        tracing::warn!(relay = %self.deps.relay.name, %failure, retry_ms = self.backoff.as_millis() as u64, "The relay does not take mail");
         self.deps.relay.gauges.set_trouble(Some(failure));
         let pause = self.backoff.mul_f64(0.5 + fastrand::f64());
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
@@ -259,8 +333,7 @@ impl Slot {
     }
 
     fn put_back(&self, item: &Item) {
-        item.run.put_back(item.ordinal);
-        self.deps.board.call();
+        self.deps.board.put_back(item);
     }
 
     fn rules<'a>(&'a self, item: &'a Item) -> Rules<'a> {
@@ -269,7 +342,7 @@ impl Slot {
             on_uncertain: item.run.prepared.on_uncertain,
             started: item.run.prepared.date,
             expires_at: item.run.prepared.expires_at,
-            relay_id: self.deps.relay.id,
+            relay_id: Some(self.deps.relay.id),
             email: &item.run.recipient(item.ordinal).email,
             jitter: fastrand::f64() * 2.0 - 1.0,
             now: self.deps.clock.now(),

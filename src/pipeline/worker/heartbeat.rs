@@ -18,7 +18,6 @@ use crate::store::{Result, StoreError};
 pub(super) struct Heart {
     shared: Arc<Shared>,
     speed: Speed,
-    share: Share,
 }
 
 impl Heart {
@@ -26,7 +25,6 @@ impl Heart {
         Self {
             shared,
             speed: Speed::start(),
-            share: Share::default(),
         }
     }
 
@@ -57,9 +55,10 @@ impl Heart {
         // Taken before the request is sent: a slow answer must not lengthen the lease.
         let (asked, now) = (Instant::now(), deps.clock.now());
         let stats = WorkerStats {
-            rate_per_sec: self.speed.measure(deps.relay.gauges.n_settled()),
-            connections_open: deps.relay.gauges.connections_open(),
-            trouble: deps.relay.gauges.trouble(),
+            rate_per_sec: self.speed.measure(deps.gauges.n_settled()),
+            connections_open: deps.gauges.connections_open(),
+            trouble: deps.gauges.trouble(),
+            brakes: self.shared.board.brakes(),
         };
         let draining = self.shared.stop.is_cancelled();
         let answer = deps
@@ -69,7 +68,8 @@ impl Heart {
         match answer {
             Heartbeat::Alive { live_workers } => {
                 self.shared.lease.extend(asked, now, deps.settings.lease);
-                deps.relay.share_pace(self.share.among(live_workers));
+                self.shared.n_live.store(live_workers, Ordering::Relaxed);
+                self.shared.board.call();
             }
             Heartbeat::Dead => start_anew(&self.shared).await?,
         }
@@ -90,23 +90,6 @@ impl Heart {
                 Ok(())
             }
             other => other,
-        }
-    }
-}
-
-/// Among how many workers the pace is shared. A share shrinks at once and grows a beat later, and a newcomer waits
-/// for a beat: by then the others have heard of it and made room, so that all together never exceed the limit.
-#[derive(Default)]
-struct Share {
-    live_before: Option<i64>,
-}
-
-impl Share {
-    /// `None` is no share yet.
-    fn among(&mut self, live_workers: i64) -> Option<i64> {
-        match self.live_before.replace(live_workers) {
-            Some(before) => Some(before.max(live_workers)),
-            None => (live_workers <= 1).then_some(1),
         }
     }
 }
@@ -149,23 +132,5 @@ impl Speed {
         let seconds = (at - self.at).max(Duration::from_millis(1)).as_secs_f64();
         *self = Self { at, n_settled };
         n_settled.saturating_sub(before) as f64 / seconds
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_share_shrinks_at_once_and_grows_a_beat_later() {
-        let mut share = Share::default();
-        let among: Vec<_> = [1, 2, 2, 1, 1].into_iter().map(|live| share.among(live)).collect();
-        assert_eq!(among, [Some(1), Some(2), Some(2), Some(2), Some(1)]);
-    }
-
-    #[test]
-    fn a_newcomer_waits_a_beat_for_its_share() {
-        let mut share = Share::default();
-        assert_eq!([share.among(3), share.among(3)], [None, Some(3)]);
     }
 }

@@ -28,6 +28,7 @@ pub(super) async fn split(shared: Arc<Shared>, job: Claimed) {
 
 /// Delivers a chunk. `settling_in` counts chunks that are not on the board yet.
 pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<AtomicUsize>) {
+    point!("claimed");
     let begun = match insist(&shared, || settle_doubts(&shared, &job)).await {
         Ok(()) => begin(&shared, &job).await,
         Err(error) => Err(error),
@@ -151,7 +152,7 @@ fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<
         on_uncertain: prepared.on_uncertain,
         started: prepared.date,
         expires_at: prepared.expires_at,
-        relay_id: shared.deps.relay.id,
+        relay_id: None,
         email: &run.recipient(ordinal).email,
         jitter: 0.0,
         now: shared.deps.clock.now(),
@@ -163,6 +164,7 @@ async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd) -> Result<()> {
         RunEnd::Halted(Halt::Lost) => return Err(StoreError::LeaseLost),
         RunEnd::Halted(Halt::Stopped(_)) => JobEnd::Stopped,
         RunEnd::Halted(Halt::Released) => JobEnd::Released,
+        RunEnd::Halted(Halt::Held(at)) => JobEnd::Held(at),
         RunEnd::Through { next_at: None } => JobEnd::Done,
         RunEnd::Through { next_at: Some(at) } => JobEnd::Waiting(at),
     };

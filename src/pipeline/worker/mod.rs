@@ -4,6 +4,8 @@
 
 mod heartbeat;
 mod jobs;
+mod pacer;
+mod relays;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +18,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::compose::Desk;
+use super::deliver::Gauges;
 use super::deliver::board::{Board, LOW_WATER};
 use super::deliver::run::Halt;
-use super::deliver::{Relay, Slot, SlotDeps};
 use super::lease::LeaseWatch;
 use super::settle::Settler;
 use super::{guard, schedule, sweep};
@@ -27,6 +29,7 @@ use crate::domain::job::{Claimed, JobKind};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::safety::Limits;
 use crate::domain::time::Timestamp;
+use crate::smtp::RelayConfig;
 use crate::store::workers::NewWorker;
 use crate::store::{Result, Store, StoreError};
 
@@ -61,10 +64,17 @@ pub struct Settings {
 pub struct Deps {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
-    pub relay: Arc<Relay>,
+    pub relays: RelaySource,
+    pub gauges: Arc<Gauges>,
     pub desk: Desk,
     pub me: NewWorker,
     pub settings: Settings,
+}
+
+/// Where a worker's relays are from: the database, and the capture relay while there is none.
+#[derive(Default)]
+pub struct RelaySource {
+    pub capture: Option<RelayConfig>,
 }
 
 /// A worker at work; what its tasks share.
@@ -74,6 +84,8 @@ struct Shared {
     id: AtomicI64,
     lease: Arc<LeaseWatch>,
     board: Arc<Board>,
+    /// Workers alive, as the heartbeat counts them.
+    n_live: AtomicI64,
     settler: Settler,
     /// No more claims, no more messages.
     stop: CancellationToken,
@@ -92,17 +104,17 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     let (settler, settling) = Settler::start(Arc::clone(&deps.store), Arc::clone(&deps.clock));
     let lease = Arc::new(LeaseWatch::new(asked.0, asked.1, deps.settings.lease));
     let shared = Arc::new(Shared {
-        deps,
         id: AtomicI64::new(id),
+        board: Board::new(Arc::clone(&deps.clock), Arc::clone(&lease)),
+        n_live: AtomicI64::new(1),
         lease,
-        board: Arc::default(),
         settler,
+        deps,
         // A child: a part that breaks ends this worker, and nothing else.
         stop: stop.child_token(),
     });
     let ended = CancellationToken::new();
     let mut heart = heartbeat::Heart::new(Arc::clone(&shared));
-    // Before the first message: it brings this worker's share of the pace.
     heart.beat().await;
     let mut slots = start_slots(&shared);
     let beating = tokio::spawn(heart.run(ended.clone()));
@@ -171,19 +183,13 @@ async fn enter(deps: &Deps, stop: &CancellationToken) -> Result<Option<(i64, (In
     }
 }
 
+/// The relays with their slots, and those who keep their pace.
 fn start_slots(shared: &Arc<Shared>) -> JoinSet<()> {
-    let deps = Arc::new(SlotDeps {
-        relay: Arc::clone(&shared.deps.relay),
-        board: Arc::clone(&shared.board),
-        settler: shared.settler.clone(),
-        clock: Arc::clone(&shared.deps.clock),
-        lease: Arc::clone(&shared.lease),
-        retry: shared.deps.settings.retry.clone(),
-        stop: shared.stop.clone(),
-    });
-    (0..deps.relay.config.connections)
-        .map(|_| Slot::new(Arc::clone(&deps)).run())
-        .collect()
+    let mut tasks = JoinSet::new();
+    tasks.spawn(relays::Fleet::new(Arc::clone(shared)).run());
+    tasks.spawn(pacer::ask(Arc::clone(shared)));
+    tasks.spawn(pacer::tick(Arc::clone(shared)));
+    tasks
 }
 
 /// Rounds until told to stop. Returns the jobs that are still at hand.

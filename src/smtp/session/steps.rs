@@ -66,6 +66,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// Reads the replies to a pipelined MAIL, RCPT, DATA.
     pub(super) async fn read_group(&mut self) -> Result<(), Failure> {
+        point!("mail-written");
         self.needs_rset = false;
         let mail = self.read(Stage::Mail).await?;
         let mail = match self.positive(Stage::Mail, mail) {
@@ -82,6 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if let Err(refused) = self.go_ahead(data) {
             return Err(self.end_of_group(refused));
         }
+        point!("data-accepted");
         self.answers = Some((mail, rcpt));
         Ok(())
     }
@@ -146,6 +148,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.push_envelope(envelope, size);
         }
         let limits = &self.timeouts;
+        point!("mid-body", {
+            drop(self.wire.write(&self.out[..end_of_data / 2], limits.block).await);
+        });
         if let Err(not) = self.wire.write_within(&self.out, limits.block, limits.content).await {
             self.is_dead = true;
             if not.out_at_most < end_of_data {
@@ -154,7 +159,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             }
             // The end of data is out and only something behind it is not: the verdict may still come.
         }
+        point!("end-of-data-written");
         let reply = self.wire.reply(self.timeouts.final_dot).await;
+        point!("verdict-read");
         self.judge_final(reply, next.is_some()).map_err(|cause| {
             self.is_dead |= !matches!(&cause, Cause::Reply(reply) if !reply.is_closing());
             after_end_of_data(cause)

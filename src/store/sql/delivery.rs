@@ -233,6 +233,7 @@ impl SqlStore {
         check_batch(batch)?;
         let mut tx = self.begin().await?;
         let acked = move_jobs(&mut tx, batch, now).await?;
+        point!("group-half-written");
         let held = || batch.iter().filter(|p| acked.contains_key(&p.lease));
         let lines: Vec<MessageLine> = held()
             .flat_map(|p| p.settled.iter().map(|s| MessageLine::of(p.lease, s)))
@@ -253,7 +254,9 @@ impl SqlStore {
         } else {
             already_moved(&mut tx, &missing).await?
         };
+        point!("group-written");
         tx.commit().await?;
+        point!("group-committed");
         let ack = |p: &Progress| match acked.get(&p.lease).or_else(|| repeated.get(&p.lease)) {
             Some(stop) => Ack::Durable { stop: *stop },
             None => Ack::Fenced,

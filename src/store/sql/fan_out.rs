@@ -153,7 +153,9 @@ impl SqlStore {
             .execute(&mut *tx)
             .await?;
         }
+        point!("chunk-written");
         self.commit_and_wake(tx).await?;
+        point!("chunk-committed");
         Ok(stop)
     }
 

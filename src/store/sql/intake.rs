@@ -76,6 +76,7 @@ impl Intake for SqlStore {
     }
 
     async fn accept(&self, new: &NewBroadcast, key: Option<&IdempotencyClaim>, now: Timestamp) -> Result<Accepted> {
+        point!("request-read");
         let mut tx = self.begin().await?;
         if let Some(claim) = key
             && let Some(earlier) = claim_key(&mut tx, claim, &new.id, now).await?
@@ -84,7 +85,9 @@ impl Intake for SqlStore {
             return Ok(Accepted::Replay(earlier));
         }
         insert_broadcast(&mut tx, new, now).await?;
+        point!("accept-written");
         self.commit_and_wake(tx).await?;
+        point!("accept-committed");
         Ok(Accepted::New)
     }
 

@@ -15,6 +15,7 @@ mod footing;
 mod intake;
 mod learnt;
 mod library;
+mod pacing;
 mod queue;
 mod relays;
 mod reports;

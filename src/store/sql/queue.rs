@@ -70,6 +70,23 @@ impl Queue for SqlStore {
         self.claim_up_to(worker, JobKind::Deliver, 1, seq_max, now).await
     }
 
+    async fn hasten(&self, now: Timestamp) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let done = sqlx::query(
+            "-- hasten
+            UPDATE jobs SET run_at = $1 WHERE state = 'waiting' AND waits_for IS NOT NULL AND run_at > $1",
+        )
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            tx.commit().await?;
+        } else {
+            self.commit_and_wake(tx).await?;
+        }
+        Ok(done.rows_affected())
+    }
+
     async fn wanted_stops(&self, worker: i64) -> Result<Vec<(Lease, Stop)>> {
         let rows: Vec<(i64, i64, String)> = sqlx::query_as(
             "-- wanted_stops
@@ -267,16 +284,16 @@ impl SqlStore {
         let (state, run_at) = match end {
             JobEnd::Done => ("done", None),
             _ if standing.status == "canceled" => ("canceled", None),
-            JobEnd::Waiting(at) if standing.paused != 0 => ("held", Some(at.0)),
-            JobEnd::Waiting(at) if at > now => ("waiting", Some(at.0)),
+            JobEnd::Waiting(at) | JobEnd::Held(at) if standing.paused != 0 => ("held", Some(at.0)),
+            JobEnd::Waiting(at) | JobEnd::Held(at) if at > now => ("waiting", Some(at.0)),
             _ if standing.paused != 0 => ("held", None),
-            JobEnd::Waiting(_) | JobEnd::Released | JobEnd::Stopped => ("ready", None),
+            JobEnd::Waiting(_) | JobEnd::Held(_) | JobEnd::Released | JobEnd::Stopped => ("ready", None),
         };
         let over = matches!(state, "done" | "canceled");
         let unsettled: Option<i64> = sqlx::query_scalar(
             "-- finish
             UPDATE jobs SET state = $3, run_at = COALESCE($4, run_at), worker_id = NULL, stop = NULL, inflight = '[]',
-                   deaths = 0, touched_at = $5, finished_at = CASE WHEN $6 = 1 THEN CAST($5 AS BIGINT) END
+                   waits_for = $7, deaths = 0, touched_at = $5, finished_at = CASE WHEN $6 = 1 THEN CAST($5 AS BIGINT) END
              WHERE id = $1 AND epoch = $2 AND state = 'running'
             RETURNING size - sent - failed - suppressed - uncertain - expired AS unsettled",
         )
@@ -286,6 +303,7 @@ impl SqlStore {
         .bind(run_at)
         .bind(now.0)
         .bind(i64::from(over))
+        .bind(matches!(end, JobEnd::Held(_)).then_some("{}"))
         .fetch_optional(&mut *tx)
         .await?;
         let unsettled = unsettled.ok_or(StoreError::LeaseLost)?;
@@ -295,7 +313,10 @@ impl SqlStore {
         if over {
             count_down(&mut tx, &standing.id, 1, now).await?;
         }
-        self.commit_and_wake(tx).await
+        point!("finish-written");
+        self.commit_and_wake(tx).await?;
+        point!("finish-committed");
+        Ok(())
     }
 
     async fn try_control(&self, id: &BroadcastId, wish: &Wish, now: Timestamp) -> Result<()> {

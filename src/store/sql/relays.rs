@@ -71,6 +71,13 @@ impl Relays for SqlStore {
         rows.into_iter().map(RelayRow::into_relay).collect()
     }
 
+    async fn has_had_relays(&self) -> Result<bool> {
+        let n: i64 = sqlx::query_scalar("-- has_had_relays\n SELECT COUNT(*) AS n FROM relays WHERE version > 0")
+            .fetch_one(&self.reader)
+            .await?;
+        Ok(n > 0)
+    }
+
     async fn pause_relay(&self, name: &str, reason: Option<&str>, now: Timestamp) -> Result<bool> {
         let mut tx = self.begin().await?;
         let done = sqlx::query(

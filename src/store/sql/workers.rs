@@ -118,12 +118,16 @@ impl SqlStore {
 }
 
 /// The epoch rises with the rescue, not only with the next claim: a write of the dead owner that comes
-/// between the two is void as well.
+/// between the two is void as well. Deaths in a row count: whose owner got some of it done before it died is
+/// not what kills its owners.
 async fn take_from_the_dead(tx: &mut Connection) -> Result<Vec<Rescued>> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
         "-- take_from_the_dead
-        UPDATE jobs SET state = CASE WHEN deaths + 1 >= $1 THEN 'quarantined' ELSE 'ready' END,
-               deaths = deaths + 1, epoch = epoch + 1, worker_id = NULL, last_error = 'its worker was lost'
+        UPDATE jobs SET state = CASE WHEN deaths + 1 >= $1 AND NOT (settled_before < sent + failed + uncertain + expired
+                                      OR (kind = 'fan_out' AND claimed_at < touched_at)) THEN 'quarantined' ELSE 'ready' END,
+               deaths = CASE WHEN settled_before < sent + failed + uncertain + expired
+                               OR (kind = 'fan_out' AND claimed_at < touched_at) THEN 1 ELSE deaths + 1 END,
+               epoch = epoch + 1, worker_id = NULL, last_error = 'its worker was lost'
          WHERE state = 'running'
            AND (worker_id IS NULL OR worker_id IN (SELECT id FROM workers WHERE state IN ('dead', 'stopped')))
         RETURNING id, state",

@@ -174,7 +174,7 @@ pub async fn show(State(state): State<ApiState>, Id(name): Id<String>) -> Result
 
 /// Add a relay
 ///
-/// Workers do not use it yet: they send through the relay of their configuration.
+/// Workers use it within a second.
 #[utoipa::path(post, path = "/v1/relays", tag = "relays", operation_id = "create_relay", request_body = RelayRequest,
     responses((status = 201, body = RelayView), (status = 409, body = ProblemDocument), (status = 422, body = ProblemDocument)))]
 pub async fn create(State(state): State<ApiState>, Body(request): Body<RelayRequest>) -> Result<Stored, Problem> {
@@ -191,7 +191,7 @@ pub async fn create(State(state): State<ApiState>, Body(request): Body<RelayRequ
 
 /// Add a relay or replace what is said about one
 ///
-/// What is left out is gone, only a pause stays. Workers do not use it yet: they send through the relay of their configuration.
+/// What is left out is gone, only a pause stays. Workers use it within a second.
 #[utoipa::path(put, path = "/v1/relays/{name}", tag = "relays", operation_id = "put_relay", params(("name" = String, Path)),
     request_body = RelayRequest,
     responses((status = 200, body = RelayView), (status = 201, body = RelayView), (status = 422, body = ProblemDocument)))]

@@ -224,7 +224,7 @@ fn options() -> Vec<Case> {
         ),
         changed("an unknown priority", json!({"priority": 1}), "#/priority", "wrong_type", "high, normal, bulk"),
         changed("an unknown validation", json!({"validation": "lax"}), "#/validation", "invalid_value", "permissive"),
-        changed("a relay", json!({"relay": "first"}), "#/relay", "not_supported", "HIKYAKU_RELAY_URL"),
+        changed("a relay that is not there", json!({"relay": "first"}), "#/relay", "not_found", "no relay is stored"),
         changed("a relay that is no name", json!({"relay": "a b"}), "#/relay", "invalid_value", "letters, digits"),
         changed("too many tags", json!({"tags": vec!["x"; 11]}), "#/tags", "too_many", "10 is the most"),
         changed("an empty tag", json!({"tags": ["a", ""]}), "#/tags/1", "invalid_value", "1 to 64"),

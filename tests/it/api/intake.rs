@@ -1,6 +1,7 @@
 //! Sending: the three formats, gzip, all kinds of audience, permissive mode, dry runs, plans. What was accepted is read
 //! back over the API.
 
+use hikyaku::domain::relay::RelaySpec;
 use hikyaku::web::Limits;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ on_both_databases!(
     in_permissive_mode_the_others_get_their_mail,
     a_dry_run_checks_and_stores_nothing,
     a_planned_broadcast_is_scheduled,
+    a_broadcast_names_its_relay,
     repeated_addresses_are_counted_once,
     many_recipients_stream_through,
     a_client_that_goes_away_leaves_nothing,
@@ -182,6 +184,34 @@ async fn a_dry_run_checks_and_stores_nothing(api: Api) {
     body["subject"] = json!("{{ name");
     api.post("/v1/broadcasts", &body).await.expect(422);
     api.nothing_is_stored("dry runs").await;
+}
+
+async fn a_broadcast_names_its_relay(api: Api) {
+    let mut body = letter();
+    body["recipients"] = json!(["anna@example.org"]);
+    body["relay"] = json!("third");
+    for name in ["first", "second"] {
+        let spec = RelaySpec::of("smtp://relay.example.org");
+        api.store.put_relay(name, &spec, BEGINNING).await.unwrap();
+    }
+    let problem = api.post("/v1/broadcasts", &body).await.expect(422);
+    let error = &problem["errors"][0];
+    assert_eq!((&error["pointer"], &error["code"]), (&json!("#/relay"), &json!("not_found")));
+    assert!(error["detail"].as_str().unwrap().contains("known are first, second"), "{problem}");
+    api.nothing_is_stored("an unknown relay").await;
+
+    api.store
+        .pause_relay("second", Some("maintenance"), BEGINNING)
+        .await
+        .unwrap();
+    body["relay"] = json!("second");
+    let accepted = api.post("/v1/broadcasts", &body).await.expect(202);
+    let shown = api.get_broadcast(accepted["id"].as_str().unwrap()).await;
+    assert_eq!(shown["relay"], "second", "one that is paused is waited for");
+    body["relay"] = json!(null);
+    let accepted = api.post("/v1/broadcasts", &body).await.expect(202);
+    let shown = api.get_broadcast(accepted["id"].as_str().unwrap()).await;
+    assert_eq!(shown["relay"], Value::Null, "any");
 }
 
 async fn a_planned_broadcast_is_scheduled(api: Api) {

@@ -1,5 +1,6 @@
 //! Templates and campaigns over the API.
 
+use hikyaku::domain::relay::RelaySpec;
 use serde_json::{Value, json};
 
 use super::on_both_databases;
@@ -11,6 +12,7 @@ on_both_databases!(
     a_preview_shows_what_one_recipient_would_get,
     a_campaign_is_made_paused_and_resumed,
     a_campaign_runs_now,
+    a_campaign_names_the_relay_of_its_runs,
     a_wrong_campaign_is_not_stored,
     a_template_in_use_is_kept,
 );
@@ -109,6 +111,23 @@ async fn a_campaign_runs_now(api: Api) {
     assert_eq!((&broadcast["campaign_id"], &broadcast["tags"]), (&json!(id), &json!(["weekly"])));
     assert_eq!((&broadcast["status"], &broadcast["subject"]), (&json!("accepted"), &json!("Hello {{ name }}")));
     assert_eq!(api.get(&format!("/v1/campaigns/{id}")).await.expect(200)["next_at"], made["next_at"]);
+}
+
+async fn a_campaign_names_the_relay_of_its_runs(api: Api) {
+    let spec = RelaySpec::of("smtp://relay.example.org");
+    api.store.put_relay("slow", &spec, BEGINNING).await.unwrap();
+    let mut body = campaign(&api).await;
+    body["relay"] = json!("slow");
+    let made = api.post("/v1/campaigns", &body).await.expect(201);
+    assert_eq!(made["relay"], "slow");
+    let run = format!("/v1/campaigns/{}/run", made["id"].as_str().unwrap());
+    let answer = api.act(&run).await;
+    let location = answer.header("location").unwrap().to_owned();
+    assert_eq!(api.get(&location).await.expect(200)["relay"], "slow");
+    // The relay is removed while the campaign names it: a run is refused and says why.
+    api.store.delete_relay("slow", BEGINNING).await.unwrap();
+    let problem = api.act(&run).await.expect(422);
+    assert_eq!(problem["errors"][0]["pointer"], "#/relay", "{problem}");
 }
 
 async fn a_wrong_campaign_is_not_stored(api: Api) {

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::on_both_databases;
-use super::world::{Answer, Api, BEGINNING, send};
+use super::world::{Answer, Api, BEGINNING, letter, send};
 
 on_both_databases!(
     a_relay_is_added_changed_and_removed,
@@ -15,6 +15,7 @@ on_both_databases!(
     a_url_with_a_mask_keeps_its_password,
     what_is_wrong_with_a_relay_is_pointed_at,
     a_pause_stays_until_it_is_resumed,
+    a_relay_that_broadcasts_wait_for_is_kept,
     a_change_is_seen_by_another_process_at_once,
     only_an_admin_sees_or_changes_relays,
 );
@@ -175,6 +176,20 @@ async fn a_pause_stays_until_it_is_resumed(api: Api) {
         let resumed = api.act("/v1/relays/r/resume").await.expect(200);
         assert_eq!((&resumed["status"], &resumed["reason"]), (&json!("active"), &Value::Null));
     }
+}
+
+async fn a_relay_that_broadcasts_wait_for_is_kept(api: Api) {
+    put(&api, "r", &full()).await.expect(201);
+    let mut body = letter();
+    body["recipients"] = json!(["anna@example.org"]);
+    body["relay"] = json!("r");
+    let accepted = api.post("/v1/broadcasts", &body).await.expect(202);
+    let problem = api.delete("/v1/relays/r").await.expect(409);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("one broadcast is under way"), "{problem}");
+    let id = accepted["id"].as_str().unwrap();
+    api.act(&format!("/v1/broadcasts/{id}/cancel")).await.expect(200);
+    api.delete("/v1/relays/r").await.expect(204);
 }
 
 async fn a_change_is_seen_by_another_process_at_once(api: Api) {

@@ -1,6 +1,9 @@
 //! Killing the program, and watching that nobody is lost. Real processes, SIGKILL at random instants, and a relay that knows what
 //! it took. The seed is printed; `HIKYAKU_TEST_SEED=n` repeats the instants.
 
+#[cfg(feature = "failpoints")]
+mod points;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 

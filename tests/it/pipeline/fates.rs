@@ -106,7 +106,7 @@ async fn a_relay_that_is_down_costs_no_attempt_and_the_mail_goes_when_it_comes(d
     for recipient in people(20) {
         assert_eq!(stage.message(&id, recipient.email.as_str()).await.attempts, 1);
     }
-    assert_eq!(worker.relay.gauges.trouble(), None);
+    assert_eq!(worker.gauges.trouble(), None);
     stage.assert_exactly_once(&id, 20).await;
     worker.end().await;
 }

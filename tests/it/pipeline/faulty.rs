@@ -15,6 +15,7 @@ use hikyaku::domain::counts::Counts;
 use hikyaku::domain::dkim::DkimKey;
 use hikyaku::domain::id::{BroadcastId, CampaignId, DkimKeyId, ListId, MessageId, TemplateId};
 use hikyaku::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
+use hikyaku::domain::ledger::{Ask, Grant, PaceRow};
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::domain::recipient::Recipient;
 use hikyaku::domain::relay::{Relay, RelaySpec};
@@ -29,6 +30,7 @@ use hikyaku::store::fan_out::{FanOut, FanOutStep, Source};
 use hikyaku::store::footing::{Footing, SetAside};
 use hikyaku::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
 use hikyaku::store::library::{Library, NewCampaign, Template};
+use hikyaku::store::pacing::{Pacing, Slower};
 use hikyaku::store::queue::{Queue, Wish};
 use hikyaku::store::relays::Relays;
 use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice};
@@ -234,10 +236,21 @@ pass_on! { Library:
     fn delete_campaign(id: &CampaignId) -> bool;
 }
 
+pass_on! { Pacing:
+    fn take_permits(relay_id: i64, asks: &[Ask], now: Timestamp) -> Vec<Grant>;
+    fn paces() -> Vec<PaceRow>;
+    fn slow_down(slower: &Slower<'_>, now: Timestamp) -> bool;
+    fn speed_up(relay_id: i64, lane: &str, now: Timestamp) -> bool;
+    fn relay_failed(relay_id: i64, reason: &str, pause_ms: i64, now: Timestamp) -> i64;
+    fn try_probe(relay_id: i64, worker: i64, until: Timestamp, now: Timestamp) -> bool;
+    fn relay_works(relay_id: i64, now: Timestamp) -> ();
+}
+
 pass_on! { Relays:
     fn put_relay(name: &str, spec: &RelaySpec, now: Timestamp) -> Relay;
     fn relay(name: &str) -> Option<Relay>;
     fn relays() -> Vec<Relay>;
+    fn has_had_relays() -> bool;
     fn broadcasts_bound_to(name: &str) -> i64;
     fn pause_relay(name: &str, reason: Option<&str>, now: Timestamp) -> bool;
     fn delete_relay(name: &str, now: Timestamp) -> bool;
@@ -301,6 +314,10 @@ impl Queue for FaultyStore {
     async fn claim_ahead(&self, worker: i64, seq_max: i64, now: Timestamp) -> Result<Vec<Claimed>> {
         self.pass("claim_ahead", self.inner.claim_ahead(worker, seq_max, now))
             .await
+    }
+
+    async fn hasten(&self, now: Timestamp) -> Result<u64> {
+        self.pass("hasten", self.inner.hasten(now)).await
     }
 
     async fn wanted_stops(&self, worker: i64) -> Result<Vec<(Lease, Stop)>> {

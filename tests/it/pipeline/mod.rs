@@ -6,6 +6,7 @@ mod fates;
 mod faults;
 mod faulty;
 mod pace;
+mod relays;
 mod safety;
 mod schedule;
 mod stage;

@@ -12,14 +12,14 @@ use hikyaku::domain::content::{Content, Letter, Mailbox};
 use hikyaku::domain::id::BroadcastId;
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::domain::recipient::{self, Recipient};
+use hikyaku::domain::relay::RelaySpec;
 use hikyaku::domain::retry::RetryPolicy;
 use hikyaku::domain::token::SecretKey;
 use hikyaku::pipeline::compose::Desk;
 use hikyaku::pipeline::control::control;
-use hikyaku::pipeline::deliver::{Gauges, Relay};
-use hikyaku::pipeline::worker::{self, Deps, Settings};
+use hikyaku::pipeline::deliver::Gauges;
+use hikyaku::pipeline::worker::{self, Deps, RelaySource, Settings};
 use hikyaku::sink::{Sink, SinkHandle, SinkOptions};
-use hikyaku::smtp::{Pace, RelayConfig, TlsContext};
 use hikyaku::store::intake::Page;
 use hikyaku::store::queue::Wish;
 use hikyaku::store::reports::{AttemptView, MessageView};
@@ -84,7 +84,7 @@ pub struct Stage {
 
 /// A worker at work.
 pub struct Hand {
-    pub relay: Arc<Relay>,
+    pub gauges: Arc<Gauges>,
     stop: CancellationToken,
     task: JoinHandle<hikyaku::store::Result<()>>,
 }
@@ -120,6 +120,23 @@ impl Stage {
         open_store(&self.database).await
     }
 
+    /// Says what holds for a relay at the sink, unless that is said already.
+    pub async fn put_relay(&self, name: &str, change: impl FnOnce(&mut RelaySpec)) {
+        let (at, plan) = (self.relay_at, &self.plan);
+        let chunking = if plan.chunking > 0 {
+            format!("&chunking={}", plan.chunking)
+        } else {
+            String::new()
+        };
+        let mut spec = RelaySpec::of(format!("smtp://{at}?connections={}{chunking}", plan.connections));
+        spec.limits.per_sec = plan.rate;
+        change(&mut spec);
+        let stored = self.store.relay(name).await.unwrap();
+        if stored.is_none_or(|r| r.spec != spec) {
+            self.store.put_relay(name, &spec, plan.clock.now()).await.unwrap();
+        }
+    }
+
     /// Hires a worker.
     pub async fn hire(&self) -> Hand {
         self.hire_on(Arc::clone(&self.store)).await
@@ -127,21 +144,22 @@ impl Stage {
 
     /// Hires a worker with its own way to the database.
     pub async fn hire_on(&self, store: Arc<dyn Store>) -> Hand {
-        let mut config = RelayConfig::clear(self.relay_at.ip().to_string(), self.relay_at.port());
-        config.connections = self.plan.connections;
-        config.chunking = self.plan.chunking;
-        config.rate_per_sec = self.plan.rate;
-        let relay = Arc::new(Relay {
-            tls: TlsContext::new(&config).unwrap(),
-            id: self.store.relay_id("sink").await.unwrap(),
-            pace: Pace::new(config.rate_per_sec.map(f64::from)),
-            gauges: Gauges::default(),
-            config,
-        });
+        self.put_relay("sink", |_| {}).await;
+        self.start(store)
+    }
+
+    /// Hires a worker and leaves the relays as the story has put them.
+    pub fn hire_as_it_is(&self, store: Arc<dyn Store>) -> Hand {
+        self.start(store)
+    }
+
+    fn start(&self, store: Arc<dyn Store>) -> Hand {
+        let gauges = Arc::new(Gauges::default());
         let deps = Deps {
             store,
             clock: Arc::clone(&self.plan.clock),
-            relay: Arc::clone(&relay),
+            relays: RelaySource::default(),
+            gauges: Arc::clone(&gauges),
             desk: Desk::new(SecretKey::new([7; 32]), "http://127.0.0.1:8025".into()),
             me: NewWorker {
                 host: "test".into(),
@@ -152,7 +170,7 @@ impl Stage {
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker::run(deps, stop.clone()));
-        Hand { relay, stop, task }
+        Hand { gauges, stop, task }
     }
 
     /// Accepts a broadcast to these recipients.

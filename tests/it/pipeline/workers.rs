@@ -62,7 +62,7 @@ async fn three_workers_share_a_broadcast() {
     assert_eq!(stage.ended(&id).await.counts.sent, 9_000);
     stage.assert_exactly_once(&id, 9_000).await;
     for worker in workers {
-        let done = worker.relay.gauges.n_settled();
+        let done = worker.gauges.n_settled();
         assert!(done >= 1_000, "a worker did {done} of 9,000");
         worker.end().await;
     }

@@ -12,6 +12,7 @@ mod fan_out;
 mod footing;
 mod intake;
 mod library;
+mod pacing;
 mod queue;
 mod relays;
 mod reports;

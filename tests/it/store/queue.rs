@@ -30,6 +30,7 @@ contract! {
     a_retired_worker_leaves_nothing_behind,
     who_holds_the_database_alone_voids_all_others,
     a_job_whose_owner_died_five_times_is_quarantined_and_gets_another_chance,
+    a_job_that_gets_on_from_life_to_life_is_not_set_aside,
     a_finished_job_forgets_its_deaths,
     a_job_can_be_set_aside_with_a_reason,
     a_released_job_is_ready_for_anybody,
@@ -241,6 +242,7 @@ async fn a_heartbeat_after_death_says_so(w: World) {
         rate_per_sec: 12.5,
         connections_open: 3,
         trouble: Some("the relay's \"busy\"".into()),
+        brakes: Vec::new(),
     };
     let now = at(LEASE_MS + 5);
     w.rescue(NOBODY, now).await.unwrap();
@@ -342,6 +344,21 @@ async fn a_job_whose_owner_died_five_times_is_quarantined_and_gets_another_chanc
     assert_eq!(job.deaths, 0);
     w.send_all(&job, now).await;
     assert_eq!(w.show(&id).await.status, BroadcastStatus::Completed);
+}
+
+async fn a_job_that_gets_on_from_life_to_life_is_not_set_aside(w: World) {
+    w.ready_broadcast(1, 20, 20).await;
+    let mut now = at(0);
+    for life in 0..2 * DEATHS_MAX as u16 {
+        let worker = w.worker(now).await;
+        let job = w.claim_one(worker, JobKind::Deliver, now).await;
+        assert_eq!(job.deaths, i64::from(life > 0), "a death after some work is the first again");
+        w.commit_one(progress(job.lease, vec![sent(life, now)], &[life + 1]), now)
+            .await;
+        now = now.plus_ms(LEASE_MS + 1);
+        let rescued = w.rescue(NOBODY, now).await.unwrap();
+        assert!(rescued.iter().all(|r| !r.quarantined), "life {life}");
+    }
 }
 
 async fn a_finished_job_forgets_its_deaths(w: World) {

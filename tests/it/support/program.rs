@@ -137,6 +137,22 @@ impl Running {
         }
     }
 
+    /// Waits until it has ended by itself.
+    #[cfg(feature = "failpoints")]
+    pub async fn ended(&mut self, within: std::time::Duration) -> std::process::ExitStatus {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(within, ended)
+            .await
+            .expect("the program ends by itself")
+    }
+
     /// Sends a signal and waits for the end: the exit code, and what was printed after the start.
     pub fn signal(mut self, name: &str) -> (Option<i32>, String) {
         let killed = Command::new("sh")

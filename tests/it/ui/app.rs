@@ -18,10 +18,10 @@ use hikyaku::domain::time::Timestamp;
 use hikyaku::domain::token::SecretKey;
 use hikyaku::domain::worker::WorkerStats;
 use hikyaku::pipeline::compose::Desk;
-use hikyaku::pipeline::deliver::{Gauges, Relay};
-use hikyaku::pipeline::worker::{self, Deps, Settings};
+use hikyaku::pipeline::deliver::Gauges;
+use hikyaku::pipeline::worker::{self, Deps, RelaySource, Settings};
 use hikyaku::sink::SinkHandle;
-use hikyaku::smtp::{Pace, RelayConfig, TlsContext};
+use hikyaku::smtp::RelayConfig;
 use hikyaku::store::delivery::{Progress, Settled};
 use hikyaku::store::fan_out::FanOutStep;
 use hikyaku::store::workers::NewWorker;
@@ -100,13 +100,8 @@ impl App {
         let deps = Deps {
             store: Arc::clone(&self.store),
             clock: Arc::new(SystemClock),
-            relay: Arc::new(Relay {
-                tls: TlsContext::new(&config).unwrap(),
-                pace: Pace::new(None),
-                id: self.store.relay_id(&config.name).await.unwrap(),
-                gauges: Gauges::default(),
-                config,
-            }),
+            relays: RelaySource { capture: Some(config) },
+            gauges: Arc::new(Gauges::default()),
             desk: Desk::new(self.state.secret.clone(), Arc::clone(&self.state.public_url)),
             me: NewWorker {
                 host: "post-2".into(),
@@ -262,6 +257,7 @@ impl App {
             rate_per_sec: 1_840.0,
             connections_open: 10,
             trouble: None,
+            brakes: Vec::new(),
         };
         self.store
             .heartbeat(self.worker, now.plus_ms(LEASE_MS), false, &stats, now)

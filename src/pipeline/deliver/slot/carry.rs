@@ -135,7 +135,10 @@ impl Slot {
                 self.all_well();
                 Fate::Settle(fate::sent(item.ordinal, past, reply.note(), &self.rules(&item)))
             }
-            Err(failure) => fate::refused(item.ordinal, past, &failure, &self.rules(&item)),
+            Err(failure) => {
+                self.heed_refusal(item.run.lane(item.ordinal), &failure);
+                fate::refused(item.ordinal, past, &failure, &self.rules(&item))
+            }
         };
         let outcome = match fate {
             Fate::Settle(settled) => Some(settled),

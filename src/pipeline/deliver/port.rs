@@ -1,0 +1,440 @@
+//! What the board knows of one relay: whether it takes mail now, its permits, its lanes, and the connections that wait for a
+//! message. Never holds a message and never asks the database: others bring it what they learnt.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::board::Item;
+use super::permits::{Bucket, Quota};
+use crate::domain::brake::{Brake, BrakeKind};
+use crate::domain::ledger::{Ask, period_us};
+use crate::domain::relay::{EVERY_LANE, LaneLimit, Limits};
+use crate::domain::time::Timestamp;
+
+/// Lanes asked for in one transaction: it stays in the milliseconds, and the others have their turn with the next one.
+const ASKS_MAX: usize = 500;
+/// Lanes remembered for one relay before those that nobody uses are forgotten.
+const LANES_KEPT: usize = 4_096;
+/// Over this long the rate of a lane is measured, in microseconds.
+const METER_US: i64 = 10_000_000;
+
+/// One connection slot of one relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    pub relay_id: i64,
+    pub slot: u64,
+}
+
+/// Whether a relay takes mail now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Door {
+    Open,
+    /// One message at a time, to see whether it works again.
+    Probe,
+    Shut(Brake),
+}
+
+/// What is said and known about a relay, as its port needs it.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    pub relay_id: i64,
+    pub name: Arc<str>,
+    pub weight: u32,
+    pub connections: u16,
+    pub limits: Limits,
+    /// Of the day, after warming up.
+    pub per_day: Option<u32>,
+    pub lanes: Vec<LaneLimit>,
+    /// Of the relay itself.
+    pub learnt: Learnt,
+    pub learnt_lanes: HashMap<String, Learnt>,
+    pub door: Door,
+}
+
+/// What was learnt from refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learnt {
+    pub permille: i64,
+    pub base_us: i64,
+    pub suspended_until: Option<Timestamp>,
+}
+
+impl Learnt {
+    pub const NOTHING: Self = Self {
+        permille: 1_000,
+        base_us: 0,
+        suspended_until: None,
+    };
+
+    fn quota(self, limits: Limits, per_day: Option<u32>) -> Quota {
+        let mut period = limits.per_sec.map(period_us);
+        if self.permille < 1_000 {
+            let base = period.unwrap_or(0).max(self.base_us).max(1);
+            period = Some(base * 1_000 / self.permille.max(1));
+        }
+        Quota {
+            period_us: period,
+            per_hour: limits.per_hour.map(i64::from),
+            per_day: per_day.map(i64::from),
+        }
+    }
+
+    fn cap(self, connections: Option<u16>, all: u16) -> Option<u16> {
+        if self.permille >= 1_000 {
+            return connections;
+        }
+        let of = i64::from(connections.unwrap_or(all));
+        Some(u16::try_from((of * self.permille / 1_000).max(1)).unwrap_or(u16::MAX))
+    }
+}
+
+/// Who carries messages under a cap at the moment.
+#[derive(Debug, Default)]
+struct Holders(Vec<(u64, u32)>);
+
+impl Holders {
+    fn may_add(&self, slot: u64, cap: Option<u16>) -> bool {
+        cap.is_none_or(|cap| self.0.len() < usize::from(cap) || self.0.iter().any(|(s, _)| *s == slot))
+    }
+
+    fn add(&mut self, slot: u64) {
+        match self.0.iter_mut().find(|(s, _)| *s == slot) {
+            Some((_, n)) => *n += 1,
+            None => self.0.push((slot, 1)),
+        }
+    }
+
+    fn remove(&mut self, slot: u64) {
+        if let Some((_, n)) = self.0.iter_mut().find(|(s, _)| *s == slot) {
+            *n -= 1;
+        }
+        self.0.retain(|(_, n)| *n > 0);
+    }
+}
+
+/// A lane that has a limit on this relay, or was slowed down.
+struct Gate {
+    bucket: Option<Bucket>,
+    cap: Option<u16>,
+    suspended_until: Option<Timestamp>,
+    holders: Holders,
+}
+
+/// A connection that waits for a message.
+pub(super) struct Waiter {
+    pub seat: Seat,
+    pub answer: oneshot::Sender<Item>,
+}
+
+/// A relay on the board.
+pub(super) struct Port {
+    pub terms: Terms,
+    bucket: Option<Bucket>,
+    cap: Option<u16>,
+    holders: Holders,
+    gates: HashMap<Arc<str>, Gate>,
+    meters: HashMap<Arc<str>, Meter>,
+    pub waiters: VecDeque<Waiter>,
+    /// Rises by 1 ÷ weight with every message: whoever is lowest goes first.
+    pub pass: f64,
+    /// The state of the board in which nothing fitted.
+    pub fruitless: Option<u64>,
+    /// When something may fit that did not, in microseconds since the epoch.
+    pub opens_us: Option<i64>,
+    probe_out: bool,
+    is_capped: bool,
+}
+
+impl Port {
+    pub fn new(terms: Terms, pass: f64) -> Self {
+        let mut port = Self {
+            terms: Terms {
+                door: Door::Open,
+                ..terms.clone()
+            },
+            bucket: None,
+            cap: None,
+            holders: Holders::default(),
+            gates: HashMap::new(),
+            meters: HashMap::new(),
+            waiters: VecDeque::new(),
+            pass,
+            fruitless: None,
+            opens_us: None,
+            probe_out: false,
+            is_capped: false,
+        };
+        port.learn(terms);
+        port
+    }
+
+    /// Takes what is said about the relay now.
+    pub fn learn(&mut self, terms: Terms) {
+        let quota = terms.learnt.quota(terms.limits, terms.per_day);
+        requote(&mut self.bucket, quota);
+        self.cap = terms.learnt.cap(None, terms.connections);
+        if terms.door != Door::Probe {
+            self.probe_out = false;
+        }
+        self.is_capped = self.cap.is_some()
+            || terms.door == Door::Probe
+            || !terms.learnt_lanes.is_empty()
+            || terms.lanes.iter().any(|rule| rule.connections.is_some());
+        self.terms = terms;
+        let mut gates = std::mem::take(&mut self.gates);
+        for (lane, gate) in &mut gates {
+            let (quota, cap, suspended_until) = self.rules_of(lane);
+            requote(&mut gate.bucket, quota);
+            (gate.cap, gate.suspended_until) = (cap, suspended_until);
+        }
+        gates.retain(|lane, gate| !gate.holders.0.is_empty() || self.has_rules(lane));
+        if gates.len() > LANES_KEPT {
+            gates.retain(|_, gate| !gate.holders.0.is_empty());
+        }
+        self.gates = gates;
+        if self.meters.len() > LANES_KEPT {
+            self.meters.clear();
+        }
+        self.fruitless = None;
+    }
+
+    pub fn is_open(&self) -> bool {
+        match self.terms.door {
+            Door::Open => true,
+            Door::Probe => !self.probe_out,
+            Door::Shut(_) => false,
+        }
+    }
+
+    pub fn is_limited(&self) -> bool {
+        self.bucket.is_some() || !self.terms.lanes.is_empty() || !self.terms.learnt_lanes.is_empty()
+    }
+
+    /// Whether the relay as a whole takes one more message from this slot.
+    pub fn admits(&mut self, slot: u64, now_us: i64) -> bool {
+        if !self.is_open() || !self.holders.may_add(slot, self.cap) {
+            return false;
+        }
+        match self.bucket.as_mut().map(|b| b.due(now_us)) {
+            Some(Err(at)) => {
+                self.note_opening(at);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a message of this lane may go.
+    pub fn fits(&mut self, lane: &Arc<str>, slot: u64, now_us: i64) -> bool {
+        if self.terms.lanes.is_empty() && self.terms.learnt_lanes.is_empty() {
+            return true;
+        }
+        let opening = match self.gate(lane) {
+            None => return true,
+            Some(gate) => {
+                if gate.suspended_until.is_some_and(|at| at.0 * 1_000 > now_us) {
+                    gate.suspended_until.map(|at| at.0 * 1_000)
+                } else if !gate.holders.may_add(slot, gate.cap) {
+                    None
+                } else {
+                    match gate.bucket.as_mut().map(|b| b.due(now_us)) {
+                        Some(Err(at)) => at,
+                        _ => return true,
+                    }
+                }
+            }
+        };
+        self.note_opening(opening);
+        false
+    }
+
+    /// A message of this lane goes with this slot. Its end is reported by [`Port::release`].
+    pub fn take(&mut self, lane: &Arc<str>, slot: u64, now_us: i64) {
+        self.pass += 1.0 / f64::from(self.terms.weight.max(1));
+        self.meters
+            .entry(Arc::clone(lane))
+            .or_insert(Meter::at(now_us))
+            .count(now_us);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take();
+        }
+        let is_probe = self.terms.door == Door::Probe;
+        self.probe_out |= is_probe;
+        self.holders.add(slot);
+        if let Some(gate) = self.gates.get_mut(lane) {
+            if let Some(bucket) = &mut gate.bucket {
+                bucket.take();
+            }
+            gate.holders.add(slot);
+        }
+    }
+
+    /// A message of this lane is off this slot's hands.
+    pub fn release(&mut self, lane: &Arc<str>, slot: u64) {
+        self.holders.remove(slot);
+        self.probe_out = false;
+        if let Some(gate) = self.gates.get_mut(lane) {
+            gate.holders.remove(slot);
+        }
+    }
+
+    /// Whether the end of a message may let another one go.
+    pub fn has_caps(&self) -> bool {
+        self.is_capped
+    }
+
+    /// When a message of this lane may go: 0 is now or soon; and what keeps it.
+    pub fn opens_at(&mut self, lane: &Arc<str>) -> (i64, Option<BrakeKind>) {
+        if let Door::Shut(brake) = &self.terms.door {
+            return (brake.until.map_or(i64::MAX, |at| at.0 * 1_000), Some(brake.kind));
+        }
+        let of_relay = self.bucket.as_ref().map_or(0, Bucket::opens_us);
+        let Some(gate) = self.gate(lane) else {
+            return (of_relay, None);
+        };
+        let suspended = gate.suspended_until.map_or(0, |at| at.0 * 1_000);
+        let of_lane = gate.bucket.as_ref().map_or(0, Bucket::opens_us);
+        (of_relay.max(suspended).max(of_lane), None)
+    }
+
+    /// What to ask of the ledger: `waiting` says how many messages of each lane wait, `all` how many in all.
+    pub fn asks(&mut self, waiting: &HashMap<Arc<str>, usize>, all: usize, now_us: i64) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        if !self.is_open() {
+            return asks;
+        }
+        let free = self.waiters.len();
+        asks.extend(self.bucket.as_mut().and_then(|b| b.ask("", all, free, now_us)));
+        if self.terms.lanes.is_empty() && self.terms.learnt_lanes.is_empty() {
+            return asks;
+        }
+        for (lane, n) in waiting {
+            if asks.len() >= ASKS_MAX {
+                break;
+            }
+            let gate = self.gate(lane);
+            asks.extend(
+                gate.and_then(|g| g.bucket.as_mut())
+                    .and_then(|b| b.ask(lane, *n, free, now_us)),
+            );
+        }
+        asks
+    }
+
+    /// The bucket of a lane, or of the relay itself (`""`).
+    pub fn bucket(&mut self, lane: &str) -> Option<&mut Bucket> {
+        if lane.is_empty() {
+            self.bucket.as_mut()
+        } else {
+            self.gates.get_mut(lane).and_then(|g| g.bucket.as_mut())
+        }
+    }
+
+    /// What was not used and counts in an hour or a day.
+    pub fn leftovers(&mut self) -> Vec<Ask> {
+        let own = self.bucket.as_mut().and_then(|b| b.leftover(""));
+        let lanes = self.gates.iter_mut();
+        let of_lanes = lanes.filter_map(|(lane, gate)| gate.bucket.as_mut().and_then(|b| b.leftover(lane)));
+        own.into_iter().chain(of_lanes).collect()
+    }
+
+    /// Microseconds between two messages of a lane (or of the whole relay) from this worker at present.
+    pub fn measured_us(&self, lane: &str, now_us: i64) -> Option<i64> {
+        if lane.is_empty() {
+            let per_us: f64 = self.meters.values().map(|m| m.per_us(now_us)).sum();
+            (per_us > 0.0).then(|| (1.0 / per_us) as i64)
+        } else {
+            self.meters.get(lane).map(|m| (1.0 / m.per_us(now_us)) as i64)
+        }
+    }
+
+    /// What slows the relay down now, other than its door.
+    pub fn used_up(&self) -> Option<BrakeKind> {
+        let bucket = self.bucket.as_ref()?;
+        match bucket.used_up {
+            Some((crate::domain::ledger::Span::Day, _)) => Some(BrakeKind::DayLimit),
+            Some((crate::domain::ledger::Span::Hour, _)) => Some(BrakeKind::HourLimit),
+            None => bucket.quota.period_us.map(|_| BrakeKind::SecondLimit),
+        }
+    }
+
+    fn note_opening(&mut self, at: Option<i64>) {
+        self.opens_us = match (self.opens_us, at) {
+            (Some(known), Some(at)) => Some(known.min(at)),
+            (known, at) => known.or(at),
+        };
+    }
+
+    fn gate(&mut self, lane: &Arc<str>) -> Option<&mut Gate> {
+        if !self.gates.contains_key(lane) {
+            if !self.has_rules(lane) {
+                return None;
+            }
+            let (quota, cap, suspended_until) = self.rules_of(lane);
+            let mut bucket = None;
+            requote(&mut bucket, quota);
+            let gate = Gate {
+                bucket,
+                cap,
+                suspended_until,
+                holders: Holders::default(),
+            };
+            self.gates.insert(Arc::clone(lane), gate);
+        }
+        self.gates.get_mut(lane)
+    }
+
+    fn rule(&self, lane: &str) -> Option<&LaneLimit> {
+        self.terms
+            .lanes
+            .iter()
+            .find(|rule| rule.lane == lane || rule.lane == EVERY_LANE)
+    }
+
+    fn has_rules(&self, lane: &str) -> bool {
+        self.rule(lane).is_some() || self.terms.learnt_lanes.contains_key(lane)
+    }
+
+    fn rules_of(&self, lane: &str) -> (Quota, Option<u16>, Option<Timestamp>) {
+        let rule = self.rule(lane);
+        let learnt = self.terms.learnt_lanes.get(lane).copied().unwrap_or(Learnt::NOTHING);
+        let limits = rule.map_or(Limits::default(), |r| r.limits);
+        let cap = learnt.cap(rule.and_then(|r| r.connections), self.terms.connections);
+        (learnt.quota(limits, limits.per_day), cap, learnt.suspended_until)
+    }
+}
+
+/// A changed quota begins without permits: those at hand were dealt out under the old one.
+fn requote(bucket: &mut Option<Bucket>, quota: Quota) {
+    if quota.is_none() {
+        *bucket = None;
+    } else if bucket.as_ref().is_none_or(|b| b.quota != quota) {
+        *bucket = Some(Bucket::of(quota));
+    }
+}
+
+/// How many messages went lately.
+struct Meter {
+    since_us: i64,
+    n: u32,
+}
+
+impl Meter {
+    fn at(now_us: i64) -> Self {
+        Self { since_us: now_us, n: 0 }
+    }
+
+    fn count(&mut self, now_us: i64) {
+        self.n += 1;
+        if now_us - self.since_us > 2 * METER_US {
+            self.n = self.n.div_ceil(2);
+            self.since_us = now_us - METER_US;
+        }
+    }
+
+    fn per_us(&self, now_us: i64) -> f64 {
+        f64::from(self.n) / ((now_us - self.since_us).max(1_000_000) as f64)
+    }
+}
