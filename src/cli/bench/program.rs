@@ -61,12 +61,13 @@ async fn broadcast(api: &Api, args: &Smtp, n: u64) -> Result<i64, Failed> {
     }
     let key = format!("bench-{:016x}", fastrand::u64(..));
     let (_, receipt) = api
-        .post_broadcast::<View>(body.into(), "application/x-ndjson", &key)
+        .post_broadcast::<serde_json::Value>(body.into(), "application/x-ndjson", &key)
         .await
         .map_err(|e| e.into_failed(api.base()))?;
+    let id = receipt["id"].as_str().unwrap_or_default();
     loop {
         let seen: View = api
-            .get(&format!("v1/broadcasts/{}", receipt.id))
+            .get(&format!("v1/broadcasts/{id}"))
             .await
             .map_err(|e| e.into_failed(api.base()))?;
         if seen.is_final() {
