@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // A macro and what it needs; it stands wherever a process may be made to die.
     ("failpoint", &[]),
     ("clock", &["domain"]),
+    ("dns", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
     ("template", &["domain"]),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("smtp", &["domain", "clock", "config"]),
     ("sink", &["domain", "clock", "smtp"]),
     ("store", &["domain", "config"]),
-    ("pipeline", &["domain", "clock", "config", "template", "mime", "smtp", "store"]),
+    ("pipeline", &["domain", "clock", "config", "dns", "template", "mime", "smtp", "store"]),
     ("selftest", &["domain", "sink", "store"]),
     (
         "web",
@@ -31,12 +32,14 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "clock",
             "config",
+            "dns",
             "sink",
             "store",
             "template",
             "mime",
             "pipeline::accept",
             "pipeline::control",
+            "pipeline::dkim",
             "pipeline::relays",
             // Testing a relay is the one thing that a request speaks SMTP for.
             "pipeline::probe",
@@ -51,6 +54,7 @@ const TOP: &[&str] = &["app", "cli", "main", "lib"];
 /// worker calls them, in order.
 const STAGES: &[&str] = &[
     "accept", "fan_out", "lease", "compose", "deliver", "settle", "sweep", "schedule", "control", "relays", "probe",
+    "dkim",
 ];
 
 /// What delivery carries every single message through: it composes it, watches the lease and settles it.
@@ -64,6 +68,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("lettre", &["mime"]),
     ("mail_auth", &["mime"]),
     ("governor", &["smtp"]),
+    ("hickory_resolver", &["dns"]),
     ("rustls", &["smtp", "sink"]),
     ("tokio_rustls", &["smtp", "sink"]),
     ("rustls_platform_verifier", &["smtp"]),

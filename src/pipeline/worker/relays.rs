@@ -171,6 +171,7 @@ impl Fleet {
             name: capture.name.clone(),
             spec: RelaySpec::of("capture:"),
             paused: None,
+            paused_at: None,
             version: 0,
             updated_at: Timestamp(0),
         }])

@@ -46,7 +46,8 @@ impl RelayConfig {
         Ok(relay)
     }
 
-    fn set_option(&mut self, key: &str, value: &str) -> Result<(), String> {
+    /// Sets one option of a URL's query.
+    pub(in crate::smtp) fn set_option(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
             "tls" => self.tls = tls_mode(value)?,
             "connections" => self.connections = whole_number(key, value, u32::from(CONNECTIONS_MAX))? as u16,
