@@ -8,6 +8,7 @@ mod faulty;
 mod lanes;
 mod pace;
 mod relays;
+mod restored;
 mod safety;
 mod schedule;
 pub mod stage;
