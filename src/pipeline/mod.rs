@@ -12,7 +12,7 @@
 //! | 7 | [`sweep`] | jobs of dead workers → ready again | queued, or in doubt |
 //!
 //! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want of broadcasts and
-//! [`relays`] what they want of relays, [`probe`] tests one, and [`worker`] is the loop.
+//! [`relays`] what they want of relays, [`probe`] tests one, [`outlook`] says what slows a broadcast down, and [`worker`] is the loop.
 
 pub mod accept;
 pub mod compose;
@@ -21,6 +21,7 @@ pub mod deliver;
 pub mod fan_out;
 pub mod guard;
 pub mod lease;
+pub mod outlook;
 pub mod probe;
 pub mod relays;
 pub mod schedule;

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "mime",
             "pipeline::accept",
             "pipeline::control",
+            "pipeline::outlook",
             "pipeline::relays",
             // Testing a relay is the one thing that a request speaks SMTP for.
             "pipeline::probe",
@@ -51,6 +52,7 @@ const TOP: &[&str] = &["app", "cli", "main", "lib"];
 /// worker calls them, in order.
 const STAGES: &[&str] = &[
     "accept", "fan_out", "lease", "compose", "deliver", "settle", "sweep", "schedule", "control", "relays", "probe",
+    "outlook",
 ];
 
 /// What delivery carries every single message through: it composes it, watches the lease and settles it.

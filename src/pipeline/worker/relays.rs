@@ -193,6 +193,7 @@ impl Fleet {
             permille: p.permille,
             base_us: p.base_us,
             suspended_until: p.suspended_until,
+            reason: p.reason.as_deref().map(Into::into),
         };
         let learnt_lanes = rows()
             .filter(|p| !p.lane.is_empty())
@@ -203,13 +204,15 @@ impl Fleet {
         let config = crew.map(|relay| &relay.config);
         let mut limits = said.spec.limits;
         limits.per_sec = limits.per_sec.or(config.and_then(|c| c.rate_per_sec));
+        let (day_kind, per_day) = brake::day_limit(said, now);
         Ok(Terms {
             relay_id: said.id,
             name: said.name.as_str().into(),
             weight: said.spec.weight,
             connections: config.map_or(1, |c| c.connections),
             limits,
-            per_day: brake::per_day(said, now),
+            per_day,
+            day_kind,
             lanes: said.spec.lanes.clone(),
             learnt: own.as_ref().map_or(Learnt::NOTHING, learnt),
             learnt_lanes,
@@ -272,13 +275,15 @@ impl Fleet {
                 let deps = Arc::new(self.slot_deps(relay, &stop));
                 let now = self.shared.deps.clock.now();
                 // Before the slots, which would find no place to wait at.
+                let (day_kind, per_day) = brake::day_limit(said, now);
                 let terms = Terms {
                     relay_id: said.id,
                     name: said.name.as_str().into(),
                     weight: said.spec.weight,
                     connections: relay.config.connections,
                     limits: said.spec.limits,
-                    per_day: brake::per_day(said, now),
+                    per_day,
+                    day_kind,
                     lanes: said.spec.lanes.clone(),
                     learnt: Learnt::NOTHING,
                     learnt_lanes: HashMap::new(),

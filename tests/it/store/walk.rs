@@ -210,7 +210,7 @@ impl Walker {
                 return told;
             }
         };
-        self.w.finish(job.lease, end, self.now).await.unwrap();
+        self.w.finish(job.lease, end.clone(), self.now).await.unwrap();
         format!("{told}, {end:?}")
     }
 
