@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::domain::relay::{RelaySpec, check_name};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::token::{SECRET_BYTES, SecretKey};
 use crate::pipeline::compose::Desk;
 use crate::pipeline::deliver::Gauges;
+use crate::pipeline::deliver::lanes::Lanes;
 use crate::pipeline::worker::{self, Deps, RelaySource, Settings};
 use crate::sink::{Sink, SinkHandle, SinkOptions};
 use crate::smtp::RelayConfig;
@@ -93,6 +95,7 @@ impl App {
             (Some(url), false) => url.to_string(),
             (None, _) => CAPTURE_NAME.to_owned(),
         };
+        let dns = Dns::of(config.dns.server);
         let worker = roles.worker.then(|| {
             let deps = Deps {
                 store: Arc::clone(&store),
@@ -101,6 +104,7 @@ impl App {
                     capture: capture.as_deref().map(capture_relay),
                 },
                 gauges: Arc::new(Gauges::default()),
+                lanes: Lanes::new(config.dns.mx_lanes.then(|| dns.clone()), Arc::clone(&clock)),
                 desk: Desk::new(secret.clone(), Arc::clone(&public_url)),
                 me: introduce(),
                 settings: settings(config),
@@ -122,6 +126,7 @@ impl App {
                 json_bytes_max: config.web.json_bytes_max,
                 stream_bytes_max: config.web.stream_bytes_max,
             },
+            dns,
             capture: capture.clone(),
         };
         let server = listener.map(|listener| {

@@ -33,6 +33,7 @@ pub struct Config {
     pub web: Web,
     pub database: Database,
     pub relay: Relay,
+    pub dns: Dns,
     pub worker: Worker,
     pub retry: Retry,
     /// When a broadcast that goes wrong pauses by itself.
@@ -84,6 +85,15 @@ pub struct Database {
 pub struct Relay {
     /// `None` means the built-in capture relay.
     pub url: Option<SecretUrl>,
+}
+
+/// Who is asked about names, and what for.
+#[derive(Debug, Clone)]
+pub struct Dns {
+    /// `None` means the resolver of this machine.
+    pub server: Option<SocketAddr>,
+    /// Whether lanes are found by mail exchangers too.
+    pub mx_lanes: bool,
 }
 
 /// How a worker shares the work with others.

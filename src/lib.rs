@@ -11,6 +11,7 @@ pub mod domain;
 
 pub mod clock;
 pub mod config;
+pub mod dns;
 pub mod telemetry;
 
 pub mod mime;

@@ -1,5 +1,5 @@
 //! `hikyaku doctor`: is everything there that this process would need, and if not, what to do. Looks at the configuration, the
-//! data directory, the database, the clocks and the relay, as `serve` would use them; changes nothing and sends nothing.
+//! data directory, the database, the clocks, the DKIM records and the relay, as `serve` would use them; changes nothing and sends nothing.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -13,9 +13,12 @@ use super::settings::{DatabaseArgs, Overrides, RelayArgs, database_url};
 use super::terminal::{Colour, mark, say};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::dns::Dns;
+use crate::domain::dkim::DkimKey;
+use crate::pipeline::dkim::{self, Unpublished};
 use crate::smtp::{Connection, RelayConfig, TlsContext, TlsMode};
-use crate::store::DatabaseUrl;
 use crate::store::schema::{self, Inspection};
+use crate::store::{self, DatabaseUrl};
 
 /// How long the relay has for connecting, TLS and logging in. Its own limits are minutes, which nobody waits for here.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -25,6 +28,8 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 /// A clock that is off by more is worth a word; leases are told apart by seconds.
 const CLOCK_OFF_WARN_MS: i64 = 1_000;
+/// Keys whose records are looked up: more would take minutes where the DNS is silent.
+const KEYS_LOOKED_UP_MAX: usize = 10;
 /// A durable write that takes longer makes the database the brake of everything.
 const SLOW_WRITE: Duration = Duration::from_millis(50);
 
@@ -37,7 +42,8 @@ Examples:
   hikyaku doctor --ready --health http://127.0.0.1:8025
 
 Each line is ok, warn or fail, with the fix. The relay is connected to,
-encrypted and logged into, and sent nothing.
+encrypted and logged into, and sent nothing. The records of DKIM keys are looked
+up in the DNS.
 
 Exit codes:
   0    nothing failed; warnings count as good
@@ -147,6 +153,10 @@ async fn look(config: &Config, only_ready: bool, tell: &mut impl FnMut(Finding))
             )),
             Ok(found) => {
                 tell(schema_finding(config, &url, found.as_ref(), only_ready));
+                let is_current = found.as_ref().is_some_and(Inspection::is_current);
+                if !only_ready && is_current {
+                    signatures(config, &url).await.into_iter().for_each(&mut *tell);
+                }
                 if let Some(finding) = found.and_then(|found| clock(config, &found)) {
                     tell(finding);
                 }
@@ -257,6 +267,59 @@ fn clock(config: &Config, found: &Inspection) -> Option<Finding> {
         off if off > CLOCK_OFF_WARN_MS => Finding::warn("clock", format!("{text}; set both by NTP")),
         _ => Finding::ok("clock", text),
     })
+}
+
+/// Whether mail is signed, and whether receivers can check it.
+async fn signatures(config: &Config, url: &DatabaseUrl) -> Vec<Finding> {
+    const WHAT: &str = "signatures";
+    let keys = match store::open(url).await {
+        Ok(store) => store.dkim_keys().await,
+        Err(e) => Err(e),
+    };
+    let keys = match keys {
+        Ok(keys) => keys,
+        Err(e) => return vec![Finding::fail(WHAT, format!("the keys cannot be read: {e}"))],
+    };
+    if keys.iter().all(|key| key.enabled_at.is_none()) && config.relay.url.is_none() {
+        return vec![Finding::ok(
+            WHAT,
+            "none, which is fine as long as nothing leaves this machine",
+        )];
+    }
+    if keys.is_empty() {
+        let text =
+            "mail is not signed, and large providers refuse bulk mail without; `hikyaku dkim create --domain DOMAIN`";
+        return vec![Finding::warn(WHAT, text)];
+    }
+    let dns = Dns::of(config.dns.server);
+    let mut findings = Vec::new();
+    for key in keys.iter().take(KEYS_LOOKED_UP_MAX) {
+        findings.push(signature(key, dkim::check(&dns, key).await));
+    }
+    if keys.len() > KEYS_LOOKED_UP_MAX {
+        let text =
+            format!("only the first {KEYS_LOOKED_UP_MAX} of {} keys; `hikyaku dkim check` looks at all", keys.len());
+        findings.push(Finding::ok(WHAT, text));
+    }
+    findings
+}
+
+fn signature(key: &DkimKey, found: Result<(), Unpublished>) -> Finding {
+    const WHAT: &str = "signatures";
+    let name = key.record_name();
+    match (found, key.enabled_at.is_some()) {
+        (Ok(()), true) => Finding::ok(WHAT, format!("{name} signs new broadcasts, and its record is published")),
+        (Ok(()), false) => Finding::ok(
+            WHAT,
+            format!("the record of {name} is published, and the key signs nothing; `hikyaku dkim enable {}`", key.id),
+        ),
+        (Err(why @ Unpublished::Unknown(_)), _) => Finding::warn(WHAT, format!("{name}: {why}")),
+        (Err(why), true) => Finding::fail(
+            WHAT,
+            format!("{name} signs new broadcasts, but {why}. `hikyaku dkim disable {}` signs no more", key.id),
+        ),
+        (Err(why), false) => Finding::warn(WHAT, format!("{name} signs nothing yet: {why}")),
+    }
 }
 
 async fn relay(config: &Config) -> Finding {

@@ -1,18 +1,21 @@
 //! `hikyaku relay`: the relays that mail goes through, kept on the database itself, whether a server runs or not. Running workers
 //! hear of each change within a second. Never shows a password.
 
-use std::io::Read as _;
+mod put;
+mod test;
+
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
+use self::put::{Change, from_input, put, read_spec};
+use self::test::test;
+
 use super::exit::{Exit, Failed, Outcome};
 use super::settings::{DatabaseArgs, Overrides, database_url};
-use super::terminal::{Colour, mark, note, say, table};
+use super::terminal::{note, say, table};
 use crate::clock::{Clock, SystemClock};
-use crate::domain::address::EmailAddress;
-use crate::domain::relay::{Limits, Relay, RelaySpec};
-use crate::pipeline::probe::{ProbeError, Report, TestMail, Voice, probe};
+use crate::domain::relay::Relay;
 use crate::pipeline::relays::{self, RelayError};
 use crate::store::{self, Store};
 
@@ -190,87 +193,6 @@ async fn open(args: &DatabaseArgs) -> Result<Arc<dyn Store>, Failed> {
     Ok(store::open(&database_url(&config)?).await?)
 }
 
-/// What `put` was told.
-struct Change {
-    url: Option<String>,
-    weight: Option<u32>,
-    /// A second, an hour, a day; 0 is none.
-    limits: [Option<u32>; 3],
-    whole: Option<RelaySpec>,
-}
-
-impl Change {
-    /// What is stored with the change; nothing is stored yet for a new relay.
-    fn applied_to(self, stored: Option<&Relay>) -> Result<RelaySpec, Failed> {
-        if let Some(whole) = self.whole {
-            return Ok(whole);
-        }
-        let mut spec = match (stored, self.url) {
-            (Some(relay), None) => relay.spec.clone(),
-            (Some(relay), Some(url)) => RelaySpec {
-                url,
-                ..relay.spec.clone()
-            },
-            (None, Some(url)) => RelaySpec::of(url),
-            (None, None) => {
-                return Err(Failed::usage("there is no relay of this name yet; give --url, or --spec, to add it"));
-            }
-        };
-        spec.weight = self.weight.unwrap_or(spec.weight);
-        let limit = |given: Option<u32>, stored: Option<u32>| match given {
-            Some(0) => None,
-            given => given.or(stored),
-        };
-        let [per_sec, per_hour, per_day] = self.limits;
-        spec.limits = Limits {
-            per_sec: limit(per_sec, spec.limits.per_sec),
-            per_hour: limit(per_hour, spec.limits.per_hour),
-            per_day: limit(per_day, spec.limits.per_day),
-        };
-        Ok(spec)
-    }
-}
-
-/// A word, or what standard input holds for `-`.
-fn from_input(word: &str, option: &str) -> Result<String, Failed> {
-    if word != "-" {
-        return Ok(word.to_owned());
-    }
-    let mut text = String::new();
-    // A description is a few kilobytes; more is another file.
-    std::io::stdin()
-        .take(64 * 1024)
-        .read_to_string(&mut text)
-        .map_err(|e| Failed::usage(format!("{option} -: standard input cannot be read: {e}")))?;
-    Ok(text.trim().to_owned())
-}
-
-fn read_spec(file: &str) -> Result<RelaySpec, Failed> {
-    let text = match file {
-        "-" => from_input(file, "--spec")?,
-        file => std::fs::read_to_string(file).map_err(|e| Failed::usage(format!("--spec {file}: {e}")))?,
-    };
-    let mut parser = serde_json::Deserializer::from_str(&text);
-    serde_path_to_error::deserialize(&mut parser)
-        .map_err(|e| Failed::usage(format!("--spec {file}: {}: {}", e.path(), e.inner())))
-}
-
-async fn put(store: &dyn Store, name: &str, change: Change) -> Outcome {
-    let stored = store.relay(name).await?;
-    let is_new = stored.is_none();
-    let spec = change.applied_to(stored.as_ref())?;
-    let relay = relays::put(store, name, spec, SystemClock.now())
-        .await
-        .map_err(refused)?;
-    let done = if is_new { "added" } else { "changed" };
-    say(format_args!("Relay {name} is {done}: {}", relays::shown(&relay.spec).url));
-    match relay.paused {
-        Some(reason) => note(format_args!("It is paused ({reason}); `hikyaku relay resume {name}` lets it go on.")),
-        None => note(format_args!("`hikyaku relay test {name}` shows whether it answers.")),
-    }
-    Ok(Exit::Done)
-}
-
 async fn list(store: &dyn Store) -> Outcome {
     let all = store.relays().await?;
     if all.is_empty() {
@@ -330,60 +252,6 @@ async fn remove(store: &dyn Store, name: &str) -> Outcome {
     Ok(Exit::Done)
 }
 
-async fn test(store: &dyn Store, name: &str, mail: Option<(String, String)>) -> Outcome {
-    let relay = relays::find(store, name).await.map_err(refused)?;
-    let mail = match mail {
-        None => None,
-        Some((to, from)) => Some(TestMail {
-            to: address("--to", &to)?,
-            from: address("--from", &from)?,
-        }),
-    };
-    if let Some(mail) = &mail
-        && store.suppression(&mail.to.normalised()).await?.is_some()
-    {
-        return Err(Failed::usage(format!("--to: {} is suppressed and gets no mail, not even a test", mail.to)));
-    }
-    let report = probe(&relay, mail.as_ref(), SystemClock.now())
-        .await
-        .map_err(|e| match e {
-            ProbeError::Busy => Failed::here(e.to_string()),
-            ProbeError::Unusable(why) => Failed::here(format!("{name}: {why}")),
-        })?;
-    tell(&report);
-    Ok(if report.is_good { Exit::Done } else { Exit::Failed })
-}
-
-fn address(option: &str, text: &str) -> Result<EmailAddress, Failed> {
-    EmailAddress::parse(text).map_err(|why| Failed::usage(format!("{option}: {why}")))
-}
-
-fn tell(report: &Report) {
-    for step in &report.steps {
-        say(format_args!("{}  {} ms", step.stage, step.took.as_millis()));
-        for line in &step.said {
-            let sign = match line.voice {
-                Voice::Us => '>',
-                Voice::Relay => '<',
-                Voice::Note => '*',
-            };
-            say(format_args!("  {sign} {}", line.text));
-        }
-    }
-    let word = match report.is_good {
-        true => mark("ok", Colour::Green),
-        false => mark("fail", Colour::Red),
-    };
-    say(format_args!("{word}  {}", report.summary));
-    if let Some(trouble) = &report.trouble {
-        say(format_args!("      class {}, the {}'s failure", trouble.class, trouble.fault));
-        if let Some(wait) = trouble.retry_after {
-            say(format_args!("      the relay asks to wait for {} s", wait.as_secs()));
-        }
-        say(format_args!("      {}", trouble.advice));
-    }
-}
-
 /// What cannot be done with a relay, in the words of the command line.
 fn refused(e: RelayError) -> Failed {
     match e {
@@ -391,41 +259,5 @@ fn refused(e: RelayError) -> Failed {
         RelayError::NotFound(_) => Failed::usage(format!("{e}; `hikyaku relay list` shows all")),
         RelayError::Wrong(wrong) => Failed::usage(format!("{}: {}", wrong.field, wrong.detail)),
         RelayError::InUse(_) => Failed::here(e.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::time::Timestamp;
-
-    #[test]
-    fn what_is_not_given_stays_as_it_was() {
-        let mut spec = RelaySpec::of("smtp://h");
-        spec.limits.per_day = Some(7);
-        spec.limits.per_hour = Some(5);
-        let stored = Relay {
-            id: 1,
-            name: "r".into(),
-            spec,
-            paused: None,
-            version: 1,
-            updated_at: Timestamp(0),
-        };
-        let change = |url: Option<&str>| Change {
-            url: url.map(str::to_owned),
-            weight: None,
-            limits: [Some(3), None, Some(0)],
-            whole: None,
-        };
-        let changed = change(None).applied_to(Some(&stored)).unwrap();
-        let limits = Limits {
-            per_sec: Some(3),
-            per_hour: Some(5),
-            per_day: None,
-        };
-        assert_eq!((changed.url.as_str(), changed.limits), ("smtp://h", limits));
-        assert_eq!(change(Some("smtp://new")).applied_to(Some(&stored)).unwrap().url, "smtp://new");
-        assert!(change(None).applied_to(None).unwrap_err().message.contains("--url"));
     }
 }

@@ -2,15 +2,18 @@
 //! Never reads anything: it is given every value.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::layers::{RawConfig, RawDatabase, RawLog, RawRetry, RawSafety, RawWeb, RawWorker};
+use super::layers::{RawConfig, RawDatabase, RawDns, RawLog, RawRetry, RawSafety, RawWeb, RawWorker};
 use super::secret::{Secret, SecretUrl};
-use super::{API_KEY_LEN_MIN, Config, Database, Log, LogFormat, Problem, Relay, Retention, Retry, Web, Worker};
+use super::{API_KEY_LEN_MIN, Config, Database, Dns, Log, LogFormat, Problem, Relay, Retention, Retry, Web, Worker};
 use crate::domain::safety::Limits;
+
+/// Where name servers listen (RFC 1035 4.2).
+const DNS_PORT: u16 = 53;
 
 /// Turns what was typed into what is meant and collects every problem on the way. A value at fault is replaced by a harmless one
 /// so that the others are still looked at; with a problem on the list, nobody gets to see the result.
@@ -29,6 +32,7 @@ impl Judge {
             relay: Relay {
                 url: Some(raw.relay.url).filter(|url| !url.is_empty()).map(SecretUrl::new),
             },
+            dns: self.dns(&raw.dns),
             worker: self.worker(&raw.worker),
             retry: self.retry(&raw.retry),
             safety: self.safety(&raw.safety),
@@ -131,6 +135,30 @@ impl Judge {
             return String::new();
         };
         format!("sqlite://{}", path.replace('%', "%25").replace('?', "%3F").replace('#', "%23"))
+    }
+
+    fn dns(&mut self, raw: &RawDns) -> Dns {
+        let server = match raw.server.as_str() {
+            "" => None,
+            typed => {
+                let port_added = typed.parse().map(|ip: IpAddr| SocketAddr::new(ip, DNS_PORT));
+                let server = port_added.or_else(|_| typed.parse::<SocketAddr>());
+                if server.is_err() {
+                    let fix = format!("'{typed}' is not an address, such as 192.0.2.53 or [2001:db8::53]:5353");
+                    self.refuse("dns.server", fix);
+                }
+                server.ok()
+            }
+        };
+        let mx_lanes = match raw.mx_lanes.as_str() {
+            "on" => true,
+            "off" => false,
+            other => {
+                self.refuse("dns.mx_lanes", format!("must be \"on\" or \"off\", not '{other}'"));
+                false
+            }
+        };
+        Dns { server, mx_lanes }
     }
 
     fn worker(&mut self, raw: &RawWorker) -> Worker {

@@ -13,13 +13,14 @@ use super::Problem;
 pub const SAMPLE: &str = include_str!("../../config.default.toml");
 
 /// The environment variables and the keys they set. They are part of the interface: renaming one breaks installations.
-pub const ENVIRONMENT: [(&str, &str); 8] = [
+pub const ENVIRONMENT: [(&str, &str); 9] = [
     ("HIKYAKU_DATA_DIR", "data_dir"),
     ("HIKYAKU_LISTEN", "web.listen"),
     ("HIKYAKU_PUBLIC_URL", "web.public_url"),
     ("HIKYAKU_API_KEY", "web.api_key"),
     ("HIKYAKU_DATABASE_URL", "database.url"),
     ("HIKYAKU_RELAY_URL", "relay.url"),
+    ("HIKYAKU_DNS_SERVER", "dns.server"),
     ("HIKYAKU_LOG", "log.filter"),
     ("HIKYAKU_LOG_FORMAT", "log.format"),
 ];
@@ -32,6 +33,7 @@ pub(super) struct RawConfig {
     pub web: RawWeb,
     pub database: RawDatabase,
     pub relay: RawRelay,
+    pub dns: RawDns,
     pub worker: RawWorker,
     pub retry: RawRetry,
     pub safety: RawSafety,
@@ -60,6 +62,13 @@ pub(super) struct RawDatabase {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRelay {
     pub url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDns {
+    pub server: String,
+    pub mx_lanes: String,
 }
 
 #[derive(Deserialize)]

@@ -243,6 +243,7 @@ mod tests {
             name: name.into(),
             spec: RelaySpec::of("smtp://h"),
             paused: None,
+            paused_at: None,
             version: 1,
             updated_at: Timestamp(0),
         }

@@ -180,6 +180,22 @@ pub fn signing_domains(from: &str) -> Vec<&str> {
     above.filter(|domain| domain.contains('.')).collect()
 }
 
+/// The keys that sign mail from this domain now: the enabled ones of the nearest domain that has any.
+#[must_use]
+pub fn signing_keys(keys: &[DkimKey], from: &str) -> Vec<DkimKey> {
+    let enabled = |domain: &str| -> Vec<DkimKey> {
+        let of_domain = keys
+            .iter()
+            .filter(|key| key.domain == domain && key.enabled_at.is_some());
+        of_domain.cloned().collect()
+    };
+    let found = signing_domains(from)
+        .into_iter()
+        .map(enabled)
+        .find(|keys| !keys.is_empty());
+    found.unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,5 +270,27 @@ mod tests {
     #[test]
     fn a_private_key_is_never_printed() {
         assert!(!format!("{:?}", key(DkimAlgorithm::Rsa, "QUJD")).contains("secret"));
+    }
+
+    #[test]
+    fn the_nearest_domain_with_an_enabled_key_signs() {
+        let at = |domain: &str, selector: &str, is_enabled: bool| DkimKey {
+            domain: domain.into(),
+            selector: selector.into(),
+            enabled_at: is_enabled.then_some(Timestamp(1)),
+            ..key(DkimAlgorithm::Ed25519, "x")
+        };
+        let keys = [
+            at("example.org", "a", true),
+            at("example.org", "b", true),
+            at("news.example.org", "c", true),
+            at("deep.news.example.org", "d", false),
+        ];
+        let selectors =
+            |from: &str| -> Vec<String> { signing_keys(&keys, from).into_iter().map(|key| key.selector).collect() };
+        assert_eq!(selectors("example.org"), ["a", "b"]);
+        assert_eq!(selectors("shop.example.org"), ["a", "b"]);
+        assert_eq!(selectors("deep.news.example.org"), ["c"]);
+        assert_eq!(selectors("example.com"), [""; 0]);
     }
 }

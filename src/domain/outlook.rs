@@ -162,6 +162,7 @@ mod tests {
             name: "a".into(),
             spec,
             paused: None,
+            paused_at: None,
             version: 1,
             updated_at: NOW,
         }

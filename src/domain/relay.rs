@@ -27,6 +27,8 @@ pub struct Relay {
     pub spec: RelaySpec,
     /// Why nothing goes through it now; `None` while it is in use.
     pub paused: Option<String>,
+    /// Since when; `None` while it is in use.
+    pub paused_at: Option<Timestamp>,
     /// Rises with every change.
     pub version: i64,
     pub updated_at: Timestamp,
@@ -268,7 +270,9 @@ impl QuietHours {
 /// A sentence that says what a name may be.
 pub fn check_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(allowed) {
+    // Dots alone are no name: in a URL they lead elsewhere.
+    let is_word = name.chars().any(|c| c.is_ascii_alphanumeric());
+    if !is_word || name.len() > NAME_CHARS_MAX || !name.chars().all(allowed) {
         return Err(format!(
             "'{}' is no name for a relay; use 1 to {NAME_CHARS_MAX} letters, digits, dots, colons, dashes and underscores",
             name.escape_debug()
@@ -379,7 +383,7 @@ mod tests {
             assert_eq!(spec.check().unwrap_err().0, field);
         }
         assert!(check_name("primary-1.example:25").is_ok());
-        for name in ["", "a b", "a/b", "ü"] {
+        for name in ["", "a b", "a/b", "ü", ".", "..", "-:"] {
             assert!(check_name(name).is_err(), "{name}");
         }
     }

@@ -11,13 +11,15 @@
 //! | 6 | [`settle`] | outcome and next intent → one group commit | sent, deferred, failed, uncertain |
 //! | 7 | [`sweep`] | jobs of dead workers → ready again | queued, or in doubt |
 //!
-//! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want of broadcasts and
-//! [`relays`] what they want of relays, [`probe`] tests one, [`outlook`] says what slows a broadcast down, and [`worker`] is the loop.
+//! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want of broadcasts,
+//! [`relays`] what they want of relays and [`dkim`] what they want of keys, [`probe`] tests a relay,
+//! [`outlook`] says what slows a broadcast down, and [`worker`] is the loop.
 
 pub mod accept;
 pub mod compose;
 pub mod control;
 pub mod deliver;
+pub mod dkim;
 pub mod fan_out;
 pub mod guard;
 pub mod lease;

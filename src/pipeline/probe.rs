@@ -8,13 +8,16 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::domain::address::EmailAddress;
+use crate::domain::dkim::{DkimKey, signing_keys};
 use crate::domain::relay::Relay;
 use crate::domain::time::Timestamp;
+use crate::mime;
 pub use crate::smtp::transcript::{Step, Voice};
 use crate::smtp::{
     Cause, Connection, Envelope, Failure, Fault, Recorder, RelayConfig, Reply, Stage, Timeouts, TlsContext, TlsMode,
     verdict,
 };
+use crate::store::{Store, StoreError};
 
 /// How long connecting, TLS and login may take together. Relays that work need less than two seconds, and somebody waits.
 pub const OPEN_MAX: Duration = Duration::from_secs(20);
@@ -28,8 +31,65 @@ static ROOM: Semaphore = Semaphore::const_new(PROBES_MAX);
 /// One message to see whether mail gets through.
 #[derive(Debug, Clone)]
 pub struct TestMail {
-    pub from: EmailAddress,
-    pub to: EmailAddress,
+    from: EmailAddress,
+    to: EmailAddress,
+    /// It is signed as a broadcast from this sender would be.
+    dkim_keys: Vec<DkimKey>,
+}
+
+/// Why there is no test message.
+#[derive(Debug, thiserror::Error)]
+pub enum MailError {
+    #[error("{0}")]
+    Wrong(Unfit),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What is wrong with the wish for a test message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Unfit {
+    /// `from` or `to`.
+    pub field: &'static str,
+    /// A stable word.
+    pub code: &'static str,
+    pub detail: String,
+}
+
+impl TestMail {
+    /// Reads from whom and to whom. `None` when neither is named: then nothing is sent.
+    ///
+    /// # Errors
+    /// `Wrong` when one is missing or no address, or the recipient is suppressed.
+    pub async fn read(store: &dyn Store, from: Option<&str>, to: Option<&str>) -> Result<Option<Self>, MailError> {
+        let wrong = |field, code, detail: String| MailError::Wrong(Unfit { field, code, detail });
+        let named = |text: Option<&str>| {
+            text.map(str::trim)
+                .filter(|text| !text.is_empty())
+                .map(ToOwned::to_owned)
+        };
+        let (from, to) = match (named(from), named(to)) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => {
+                let detail = "from is missing; name a sender that this relay sends for";
+                return Err(wrong("from", "required", detail.to_owned()));
+            }
+            (Some(_), None) => {
+                let detail = "to is missing; name who gets the test message";
+                return Err(wrong("to", "required", detail.to_owned()));
+            }
+            (Some(from), Some(to)) => (from, to),
+        };
+        let to = EmailAddress::parse(&to).map_err(|why| wrong("to", "invalid_address", why))?;
+        let from = EmailAddress::parse(&from).map_err(|why| wrong("from", "invalid_address", why))?;
+        if store.suppression(&to.normalised()).await?.is_some() {
+            let detail = format!("{to} is suppressed and gets no mail, not even a test; use another address");
+            return Err(wrong("to", "suppressed", detail));
+        }
+        let dkim_keys = signing_keys(&store.dkim_keys().await?, from.domain());
+        Ok(Some(Self { from, to, dkim_keys }))
+    }
 }
 
 /// What a test came to.
@@ -77,8 +137,12 @@ pub async fn probe(relay: &Relay, mail: Option<&TestMail>, now: Timestamp) -> Re
     config.name.clone_from(&relay.name);
     config.timeouts = impatient(&config.timeouts);
     let tls = TlsContext::new(&config).map_err(ProbeError::Unusable)?;
+    let letter = match mail {
+        Some(mail) => Some(Letter::write(&config, mail, now).await?),
+        None => None,
+    };
     let (recorder, begun) = (Recorder::new(&config), Instant::now());
-    let outcome = run(&config, &tls, &recorder, mail, now).await;
+    let outcome = run(&config, &tls, &recorder, letter.as_ref()).await;
     let steps = recorder.steps();
     let took = begun.elapsed();
     let (is_good, summary, trouble) = match outcome {
@@ -112,8 +176,7 @@ async fn run(
     config: &RelayConfig,
     tls: &TlsContext,
     recorder: &Recorder,
-    mail: Option<&TestMail>,
-    now: Timestamp,
+    letter: Option<&Letter>,
 ) -> Result<Option<Reply>, Failure> {
     let too_slow = |limit| {
         let stage = recorder.stage().unwrap_or(Stage::Connect);
@@ -124,11 +187,11 @@ async fn run(
     };
     let opening = Connection::open_recorded(config, tls, recorder);
     let mut connection = timeout(OPEN_MAX, opening).await.map_err(|_| too_slow(OPEN_MAX))??;
-    let Some(mail) = mail else {
+    let Some(letter) = letter else {
         connection.quit().await;
         return Ok(None);
     };
-    let handing = hand_over(&mut connection, recorder, config, mail, now);
+    let handing = hand_over(&mut connection, recorder, letter);
     let taken = timeout(MESSAGE_MAX, handing).await.map_err(|_| too_slow(MESSAGE_MAX))?;
     if taken.is_ok() {
         connection.quit().await;
@@ -136,20 +199,32 @@ async fn run(
     taken.map(Some)
 }
 
-async fn hand_over(
-    connection: &mut Connection,
-    recorder: &Recorder,
-    config: &RelayConfig,
-    mail: &TestMail,
-    now: Timestamp,
-) -> Result<Reply, Failure> {
+async fn hand_over(connection: &mut Connection, recorder: &Recorder, letter: &Letter) -> Result<Reply, Failure> {
     recorder.enter(Stage::Mail);
-    let unfit = |why| Failure::new(Stage::Mail, Cause::Unsupported(why));
-    let envelope = Envelope::new(mail.from.as_str(), mail.to.clone()).map_err(unfit)?;
-    let body = message(config, mail, now);
-    connection.begin(&envelope, body.len()).await?;
+    connection.begin(&letter.envelope, letter.bytes.len()).await?;
     recorder.enter(Stage::Body);
-    connection.finish(body.as_bytes(), None).await.this
+    connection.finish(&letter.bytes, None).await.this
+}
+
+/// The test message, ready for the wire.
+struct Letter {
+    envelope: Envelope,
+    bytes: Vec<u8>,
+}
+
+impl Letter {
+    async fn write(config: &RelayConfig, mail: &TestMail, now: Timestamp) -> Result<Self, ProbeError> {
+        let envelope = Envelope::new(mail.from.as_str(), mail.to.clone());
+        let (text, keys) = (message(config, mail, now).into_bytes(), mail.dkim_keys.clone());
+        let signing = tokio::task::spawn_blocking(move || mime::sign(text, &keys));
+        let signed = signing
+            .await
+            .unwrap_or_else(|_| Err("signing the message was broken off".to_owned()));
+        Ok(Self {
+            envelope: envelope.map_err(ProbeError::Unusable)?,
+            bytes: signed.map_err(ProbeError::Unusable)?,
+        })
+    }
 }
 
 /// A plain message that says what it is. Written by hand: it has no template, no list, and nobody to unsubscribe.
@@ -257,6 +332,7 @@ mod tests {
         let mail = TestMail {
             from: EmailAddress::parse("ops@example.org").unwrap(),
             to: EmailAddress::parse("anna@example.net").unwrap(),
+            dkim_keys: Vec::new(),
         };
         let text = message(&RelayConfig::clear("127.0.0.1", 25), &mail, Timestamp(1_790_000_000_000));
         assert!(text.is_ascii());

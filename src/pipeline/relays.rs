@@ -5,6 +5,7 @@ use crate::domain::relay::{Relay, RelaySpec, check_name};
 use crate::domain::time::Timestamp;
 use crate::smtp::RelayConfig;
 use crate::smtp::masked::{masked, unmasked};
+pub use crate::smtp::parts::{PartProblem, RelayParts};
 use crate::store::{Store, StoreError};
 
 /// Longest URL of a relay, in bytes: host names, passwords and options are shorter by far.
@@ -182,6 +183,7 @@ mod tests {
             name: "r".into(),
             spec: RelaySpec::of("smtp://u:hunter2@relay.example:587"),
             paused: None,
+            paused_at: None,
             version: 1,
             updated_at: Timestamp(0),
         };

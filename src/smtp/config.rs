@@ -222,7 +222,8 @@ impl RelayConfig {
         is_loopback(&self.host)
     }
 
-    fn set_option(&mut self, key: &str, value: &str) -> Result<(), String> {
+    /// Sets one option of a URL's query.
+    pub(super) fn set_option(&mut self, key: &str, value: &str) -> Result<(), String> {
         match key {
             "tls" => self.tls = tls_mode(value)?,
             "connections" => self.connections = whole_number(key, value, u32::from(CONNECTIONS_MAX))? as u16,

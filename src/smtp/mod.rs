@@ -16,6 +16,7 @@ pub mod config;
 pub mod failure;
 pub mod masked;
 pub mod pace;
+pub mod parts;
 pub mod reply;
 pub mod session;
 pub mod tls;

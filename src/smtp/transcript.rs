@@ -55,6 +55,8 @@ struct Tape {
     steps: Vec<Step>,
     begun: Instant,
     lines_left: usize,
+    /// Whether the relay has let us in: from then on no line proves anything.
+    is_in: bool,
     /// The longest first, so that no part of one is left standing.
     secrets: Vec<String>,
 }
@@ -67,6 +69,7 @@ impl Recorder {
             steps: Vec::new(),
             begun: Instant::now(),
             lines_left: LINES_MAX,
+            is_in: false,
             secrets: relay.credentials.as_ref().map(secrets_of).unwrap_or_default(),
         })))
     }
@@ -95,7 +98,7 @@ impl Recorder {
             stage => {
                 for line in String::from_utf8_lossy(bytes).lines() {
                     match stage {
-                        Some(Stage::Auth) => tape.push(Voice::Us, &without_proof(line)),
+                        Some(Stage::Auth) if !tape.is_in => tape.push(Voice::Us, &without_proof(line)),
                         _ => tape.push(Voice::Us, line),
                     }
                 }
@@ -106,7 +109,10 @@ impl Recorder {
     /// What the relay says: one reply, or what was taken for one.
     pub(super) fn heard(&self, bytes: &[u8]) {
         let mut tape = self.tape();
+        let is_login = tape.steps.last().is_some_and(|step| step.stage == Stage::Auth);
         for line in String::from_utf8_lossy(bytes).lines() {
+            // RFC 4954 4: 235 says that we are in.
+            tape.is_in |= is_login && line.starts_with("235");
             tape.push(Voice::Relay, line);
         }
     }
@@ -222,6 +228,16 @@ mod tests {
         r.heard(format!("535 5.7.8 {plain} is wrong, hunter2\r\n").as_bytes());
         assert_eq!(texts(&r), ["AUTH PLAIN ***", "AUTH LOGIN", "***", "535 5.7.8 *** is wrong, ***"]);
         assert_eq!(r.mask("no hunter2 here"), "no *** here");
+    }
+
+    #[tokio::test]
+    async fn after_the_login_there_is_nothing_to_mask() {
+        let r = recorder("anna", "hunter2");
+        r.enter(Stage::Auth);
+        r.sent(b"QUIT\r\n");
+        r.heard(b"235 2.7.0 welcome\r\n");
+        r.sent(b"QUIT\r\n");
+        assert_eq!(texts(&r), ["***", "235 2.7.0 welcome", "QUIT"]);
     }
 
     #[tokio::test(start_paused = true)]

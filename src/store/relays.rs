@@ -19,7 +19,8 @@ pub trait Relays: Send + Sync {
     /// Whether anything was ever said about a relay, also about one that is gone.
     async fn has_had_relays(&self) -> Result<bool>;
 
-    /// Pauses a relay with a reason, or lets it go on. `false` when there is none of this name. Idempotent.
+    /// Pauses a relay with a reason, or lets it go on. `false` when there is none of this name. Idempotent: another
+    /// reason leaves the pause's beginning as it was.
     async fn pause_relay(&self, name: &str, reason: Option<&str>, now: Timestamp) -> Result<bool>;
 
     /// How many broadcasts that are not over name this relay and may go through no other.

@@ -63,6 +63,12 @@ impl Inspection {
     pub fn is_too_new(&self) -> bool {
         self.needs.is_some_and(|needs| needs > newest())
     }
+
+    /// Whether it is as this program would leave it, so that opening it changes nothing.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        !self.is_too_new() && self.missing.is_empty()
+    }
 }
 
 /// Looks. `None` when the database file does not exist yet, which is no fault: it is made at the first start.

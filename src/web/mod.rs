@@ -22,6 +22,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::clock::Clock;
+use crate::dns::Dns;
 use crate::domain::token::SecretKey;
 use crate::sink::SinkHandle;
 use crate::store::Store;
@@ -38,6 +39,7 @@ pub struct WebState {
     /// SHA-256 of the bootstrap key in hex, when one is configured. It has all scopes.
     pub bootstrap_key_hash: Option<Arc<str>>,
     pub limits: Limits,
+    pub dns: Dns,
     /// The built-in capture relay, while mail goes to it.
     pub capture: Option<Arc<SinkHandle>>,
 }

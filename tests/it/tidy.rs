@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // A macro and what it needs; it stands wherever a process may be made to die.
     ("failpoint", &[]),
     ("clock", &["domain"]),
+    ("dns", &[]),
     ("config", &["domain"]),
     ("telemetry", &["config"]),
     ("template", &["domain"]),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("smtp", &["domain", "clock", "config"]),
     ("sink", &["domain", "clock", "smtp"]),
     ("store", &["domain", "config"]),
-    ("pipeline", &["domain", "clock", "config", "template", "mime", "smtp", "store"]),
+    ("pipeline", &["domain", "clock", "config", "dns", "template", "mime", "smtp", "store"]),
     ("selftest", &["domain", "sink", "store"]),
     (
         "web",
@@ -31,6 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain",
             "clock",
             "config",
+            "dns",
             "sink",
             "store",
             "template",
@@ -38,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "pipeline::accept",
             "pipeline::control",
             "pipeline::outlook",
+            "pipeline::dkim",
             "pipeline::relays",
             // Testing a relay is the one thing that a request speaks SMTP for.
             "pipeline::probe",
@@ -52,7 +55,7 @@ const TOP: &[&str] = &["app", "cli", "main", "lib"];
 /// worker calls them, in order.
 const STAGES: &[&str] = &[
     "accept", "fan_out", "lease", "compose", "deliver", "settle", "sweep", "schedule", "control", "relays", "probe",
-    "outlook",
+    "outlook", "dkim",
 ];
 
 /// What delivery carries every single message through: it composes it, watches the lease and settles it.
@@ -66,6 +69,7 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("lettre", &["mime"]),
     ("mail_auth", &["mime"]),
     ("governor", &["smtp"]),
+    ("hickory_resolver", &["dns"]),
     ("rustls", &["smtp", "sink"]),
     ("tokio_rustls", &["smtp", "sink"]),
     ("rustls_platform_verifier", &["smtp"]),

@@ -19,6 +19,7 @@
 
 pub mod board;
 pub mod fate;
+pub mod lanes;
 pub mod permits;
 pub mod port;
 pub mod run;

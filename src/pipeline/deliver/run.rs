@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::lanes::Lanes;
 use crate::domain::brake::Brake;
 use crate::domain::job::{Lease, Stop};
-use crate::domain::lane::lane_of;
 use crate::domain::message::MessageStatus;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
@@ -110,6 +110,7 @@ impl ChunkRun {
         recipients: Vec<Recipient>,
         earlier: Vec<Earlier>,
         now: Timestamp,
+        known: &Arc<Lanes>,
     ) -> Self {
         let mut past = HashMap::with_capacity(earlier.len());
         let mut next_at = None;
@@ -132,7 +133,7 @@ impl ChunkRun {
         let is_due = |ordinal: &u16| {
             !waiting.contains_key(ordinal) && past.get(ordinal).is_none_or(|p: &Past| !p.status.is_final())
         };
-        let (lanes, lane_names) = sort_into_lanes(&recipients);
+        let (lanes, lane_names) = sort_into_lanes(&recipients, known);
         let mut state = State {
             todo: vec![VecDeque::new(); lane_names.len()],
             turns: VecDeque::new(),
@@ -457,15 +458,18 @@ impl State {
 }
 
 /// The lane of each recipient, and the lanes.
-fn sort_into_lanes(recipients: &[Recipient]) -> (Vec<u16>, Vec<Arc<str>>) {
+fn sort_into_lanes(recipients: &[Recipient], all: &Arc<Lanes>) -> (Vec<u16>, Vec<Arc<str>>) {
     let mut known: HashMap<String, u16> = HashMap::new();
     let mut names: Vec<Arc<str>> = Vec::new();
     let lanes = recipients
         .iter()
         .map(|recipient| {
             let domain = recipient.email.domain().to_ascii_lowercase();
-            let lane = lane_of(&domain);
-            *known.entry(lane.to_owned()).or_insert_with(|| {
+            let lane = all.of(&domain);
+            if let Some(&place) = known.get(&*lane) {
+                return place;
+            }
+            *known.entry(lane.clone().into_owned()).or_insert_with(|| {
                 names.push(lane.into());
                 (names.len() - 1) as u16
             })

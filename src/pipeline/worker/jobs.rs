@@ -88,7 +88,15 @@ async fn read(shared: &Arc<Shared>, job: &Claimed) -> Result<ChunkRun> {
     };
     let work = store.chunk_work(job.lease).await?;
     let now = shared.deps.clock.now();
-    Ok(ChunkRun::new(job.lease, job.seq, prepared, work.chunk.recipients, work.earlier, now))
+    Ok(ChunkRun::new(
+        job.lease,
+        job.seq,
+        prepared,
+        work.chunk.recipients,
+        work.earlier,
+        now,
+        &shared.deps.lanes,
+    ))
 }
 
 fn in_doubt(shared: &Arc<Shared>, job: &Claimed, run: &ChunkRun, ordinal: u16) -> Settled {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::compose::Desk;
 use super::deliver::Gauges;
 use super::deliver::board::{Board, LOW_WATER};
+use super::deliver::lanes::Lanes;
 use super::deliver::run::Halt;
 use super::lease::LeaseWatch;
 use super::settle::Settler;
@@ -66,6 +67,7 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     pub relays: RelaySource,
     pub gauges: Arc<Gauges>,
+    pub lanes: Arc<Lanes>,
     pub desk: Desk,
     pub me: NewWorker,
     pub settings: Settings,

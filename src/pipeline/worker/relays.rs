@@ -171,6 +171,7 @@ impl Fleet {
             name: capture.name.clone(),
             spec: RelaySpec::of("capture:"),
             paused: None,
+            paused_at: None,
             version: 0,
             updated_at: Timestamp(0),
         }])
@@ -229,7 +230,9 @@ impl Fleet {
         if let Some(why) = self.refused.get(&said.id) {
             return shut(BrakeKind::RelayPaused, why, None);
         }
-        if let Some(brake) = brake::full_stop(said, own, now) {
+        // What of an hour or a day is used up is the permits' to say: some of it may still be at hand.
+        let counted = |b: &Brake| matches!(b.kind, BrakeKind::WarmUp | BrakeKind::DayLimit | BrakeKind::HourLimit);
+        if let Some(brake) = brake::full_stop(said, own, now).filter(|b| !counted(b)) {
             self.probes.remove(&said.id);
             self.note_failing(said.id, own.is_some_and(|p| p.failures > 0));
             return Ok(Door::Shut(brake));

@@ -14,6 +14,7 @@ struct RelayRow {
     name: String,
     spec: String,
     paused: Option<String>,
+    paused_at: Option<i64>,
     version: i64,
     updated_at: i64,
 }
@@ -25,6 +26,7 @@ impl RelayRow {
             name: self.name,
             spec: from_json("relays.spec", &self.spec)?,
             paused: self.paused,
+            paused_at: self.paused_at.map(Timestamp),
             version: self.version,
             updated_at: Timestamp(self.updated_at),
         })
@@ -39,7 +41,7 @@ impl Relays for SqlStore {
             "-- put_relay
             INSERT INTO relays (name, spec, version, updated_at) VALUES ($1, $2, 1, $3)
             ON CONFLICT (name) DO UPDATE SET spec = excluded.spec, version = relays.version + 1, updated_at = excluded.updated_at
-            RETURNING id, name, spec, paused, version, updated_at",
+            RETURNING id, name, spec, paused, paused_at, version, updated_at",
         )
         .bind(name)
         .bind(to_json(spec))
@@ -53,7 +55,7 @@ impl Relays for SqlStore {
     async fn relay(&self, name: &str) -> Result<Option<Relay>> {
         let row: Option<RelayRow> = sqlx::query_as(
             "-- relay
-            SELECT id, name, spec, paused, version, updated_at FROM relays WHERE name = $1 AND spec IS NOT NULL",
+            SELECT id, name, spec, paused, paused_at, version, updated_at FROM relays WHERE name = $1 AND spec IS NOT NULL",
         )
         .bind(name)
         .fetch_optional(&self.reader)
@@ -64,7 +66,7 @@ impl Relays for SqlStore {
     async fn relays(&self) -> Result<Vec<Relay>> {
         let rows: Vec<RelayRow> = sqlx::query_as(
             "-- relays
-            SELECT id, name, spec, paused, version, updated_at FROM relays WHERE spec IS NOT NULL ORDER BY name",
+            SELECT id, name, spec, paused, paused_at, version, updated_at FROM relays WHERE spec IS NOT NULL ORDER BY name",
         )
         .fetch_all(&self.reader)
         .await?;
@@ -82,7 +84,10 @@ impl Relays for SqlStore {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
             "-- pause_relay
-            UPDATE relays SET paused = $2, version = version + 1, updated_at = $3 WHERE name = $1 AND spec IS NOT NULL",
+            UPDATE relays
+               SET paused_at = CASE WHEN CAST($2 AS TEXT) IS NULL THEN NULL ELSE COALESCE(paused_at, $3) END, paused = $2,
+                   version = version + 1, updated_at = $3
+             WHERE name = $1 AND spec IS NOT NULL",
         )
         .bind(name)
         .bind(reason)
@@ -107,7 +112,7 @@ impl Relays for SqlStore {
         let mut tx = self.begin().await?;
         let done = sqlx::query(
             "-- delete_relay
-            UPDATE relays SET spec = NULL, paused = NULL, version = version + 1, updated_at = $2
+            UPDATE relays SET spec = NULL, paused = NULL, paused_at = NULL, version = version + 1, updated_at = $2
              WHERE name = $1 AND spec IS NOT NULL",
         )
         .bind(name)

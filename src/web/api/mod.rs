@@ -6,6 +6,7 @@ mod broadcasts;
 mod campaigns;
 mod contacts;
 mod control;
+mod dkim;
 mod export;
 mod health;
 mod intake;
@@ -95,6 +96,13 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(keys::create),
         routes!(keys::list),
         routes!(keys::revoke),
+        routes!(dkim::list),
+        routes!(dkim::show),
+        routes!(dkim::create),
+        routes!(dkim::check),
+        routes!(dkim::enable),
+        routes!(dkim::disable),
+        routes!(dkim::remove),
         routes!(relays::list),
         routes!(relays::show),
         routes!(relays::create),

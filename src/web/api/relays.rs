@@ -7,13 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ApiState;
-use super::messages::parse_email;
 use super::shapes::Page;
-use crate::domain::address::EmailAddress;
 use crate::domain::relay::{LaneLimit, Limits, QuietHours, Relay, RelaySpec, WarmUp};
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::FieldProblem;
-use crate::pipeline::probe::{ProbeError, Report, TestMail, Voice, probe};
+use crate::pipeline::probe::{MailError, ProbeError, Report, TestMail, Voice, probe};
 use crate::pipeline::relays::{self, RelayError};
 use crate::web::error::{Kind, Problem, ProblemDocument};
 use crate::web::extract::{Id, Json as Body};
@@ -109,6 +107,9 @@ pub struct RelayView {
     status: &'static str,
     /// Why it is paused.
     reason: Option<String>,
+    /// Since when it is paused.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    paused_at: Option<Timestamp>,
     /// With `***` for its password.
     url: String,
     weight: u32,
@@ -133,6 +134,7 @@ impl From<Relay> for RelayView {
             name: relay.name,
             status: if relay.paused.is_some() { "paused" } else { "active" },
             reason: relay.paused,
+            paused_at: relay.paused_at,
             url: spec.url,
             weight: spec.weight,
             limits: spec.limits,
@@ -154,6 +156,17 @@ impl From<RelayError> for Problem {
             }
             RelayError::InUse(_) => Problem::new(&Kind::CONFLICT, e.to_string()),
             RelayError::Store(e) => e.into(),
+        }
+    }
+}
+
+impl From<MailError> for Problem {
+    fn from(e: MailError) -> Self {
+        match e {
+            MailError::Wrong(unfit) => {
+                Problem::field(FieldProblem::new(format!("#/{}", unfit.field), unfit.code, unfit.detail))
+            }
+            MailError::Store(e) => e.into(),
         }
     }
 }
@@ -358,32 +371,10 @@ pub async fn test(
 ) -> Result<Json<RelayTest>, Problem> {
     let relay = relays::find(state.store(), &name).await?;
     let Body(request) = body.unwrap_or_else(|| Body(RelayTestRequest::default()));
-    let mail = test_mail(&state, request).await?;
+    let mail = TestMail::read(state.store(), request.from.as_deref(), request.to.as_deref()).await?;
     let report = probe(&relay, mail.as_ref(), state.now()).await.map_err(|e| match e {
         ProbeError::Busy => Problem::new(&Kind::UNAVAILABLE, e.to_string()),
         ProbeError::Unusable(why) => Problem::new(&Kind::CONFLICT, why),
     })?;
     Ok(Json(report.into()))
-}
-
-async fn test_mail(state: &ApiState, request: RelayTestRequest) -> Result<Option<TestMail>, Problem> {
-    let wrong = |at: &str, code, why: String| Problem::field(FieldProblem::new(at, code, why));
-    let read =
-        |at: &'static str, text: &str| EmailAddress::parse(text).map_err(|why| wrong(at, "invalid_address", why));
-    let Some(to) = request.to.filter(|to| !to.is_empty()) else {
-        return match request.from {
-            None => Ok(None),
-            Some(_) => Err(wrong("#/to", "required", "to is missing; name who gets the test message".into())),
-        };
-    };
-    let Some(from) = request.from.filter(|from| !from.is_empty()) else {
-        let why = "from is missing; name a sender that this relay sends for";
-        return Err(wrong("#/from", "required", why.into()));
-    };
-    let (to, from) = (read("#/to", &to)?, read("#/from", &from)?);
-    if state.store().suppression(&parse_email(to.as_str())?).await?.is_some() {
-        let why = format!("{to} is suppressed and gets no mail, not even a test; use another address");
-        return Err(wrong("#/to", "suppressed", why));
-    }
-    Ok(Some(TestMail { from, to }))
 }

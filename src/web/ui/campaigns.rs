@@ -104,6 +104,9 @@ pub async fn create(
     let now = state.clock.now();
     let mut problems = Problems::default();
     let parsed = parse(&typed, now, &mut problems);
+    if let Some((_, draft, _)) = &parsed {
+        draft::find_relay(&state, draft, &mut problems).await?;
+    }
     let Some((name, draft, schedule)) = parsed.filter(|_| problems.is_empty()) else {
         let page = form_page(&signed, &state, &typed, problems).await?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());

@@ -11,6 +11,7 @@ pub enum Section {
     Contacts,
     Suppressions,
     Find,
+    Relays,
     Workers,
     Mailbox,
     Send,
@@ -52,6 +53,7 @@ const NAV: [(&str, &[Entry]); 3] = [
     (
         "Machinery",
         &[
+            (Section::Relays, "/relays", "Relays"),
             (Section::Workers, "/workers", "Workers and jobs"),
             (Section::Mailbox, "/mailbox", "Captured mail"),
         ],

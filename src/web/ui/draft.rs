@@ -11,7 +11,7 @@ use crate::domain::content::Mailbox;
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::{Relay, check_name};
-use crate::domain::safety::{CanaryRule, HOLD_ABOVE_PERCENT, Safety};
+use crate::domain::safety::{AutoPause, CanaryRule, HOLD_ABOVE_PERCENT, Safety};
 use crate::store::library::Template;
 use crate::web::WebState;
 
@@ -39,6 +39,8 @@ pub struct DraftForm {
     /// How many go first: a number or a share such as `5%`; empty is no canary.
     pub canary: String,
     pub hold_above: String,
+    /// The share of failures that pauses it, or `off`; empty is what is configured.
+    pub pause_above: String,
     /// All relays; with one or none there is nothing to choose.
     pub relays: Vec<Relay>,
     pub relay: String,
@@ -46,6 +48,22 @@ pub struct DraftForm {
 }
 
 impl DraftForm {
+    /// Whether what is folded in says something, or is wrong.
+    #[must_use]
+    pub fn shows_more(&self) -> bool {
+        let said = [&self.reply_to, &self.canary, &self.pause_above, &self.relay];
+        let judged = ["reply_to", "canary", "pause_above", "relay"];
+        self.holds_uncertain
+            || said.iter().any(|text| !text.is_empty())
+            || judged.iter().any(|field| self.problems.of(field).is_some())
+    }
+
+    /// Whether a relay can be chosen: from several, or because one is named that is gone.
+    #[must_use]
+    pub fn has_relays(&self) -> bool {
+        self.relays.len() > 1 || !self.relay.is_empty()
+    }
+
     /// The form with what was typed so far; at first, with the sender of the last time.
     pub async fn load(state: &WebState, typed: &Fields, problems: Problems) -> Result<Self, UiError> {
         let sender = if typed.is_empty() {
@@ -80,6 +98,7 @@ impl DraftForm {
             hold_above: typed
                 .filled("hold_above")
                 .map_or_else(|| HOLD_ABOVE_PERCENT.to_string(), ToOwned::to_owned),
+            pause_above: typed.text("pause_above").to_owned(),
             relays: state.store.relays().await?,
             relay: typed.text("relay").to_owned(),
             problems,
@@ -87,7 +106,8 @@ impl DraftForm {
     }
 }
 
-async fn last_sender(state: &WebState) -> Result<Option<Mailbox>, UiError> {
+/// Who was named last as the sender.
+pub async fn last_sender(state: &WebState) -> Result<Option<Mailbox>, UiError> {
     let stored = state.store.setting(SENDER_SETTING).await?;
     Ok(stored.and_then(|json| serde_json::from_str(&json).ok()))
 }
@@ -117,6 +137,10 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
     };
     let audience = problems.take("audience", parse_audience(typed));
     let canary = problems.take("canary", parse_canary(typed));
+    let auto_pause = match typed.filled("pause_above") {
+        Some(text) => problems.take("pause_above", AutoPause::parse(text).map(Some)),
+        None => Some(None),
+    };
     let relay = match typed.filled("relay") {
         Some(name) => problems.take("relay", check_name(name).map(|()| Some(name.to_owned())).map_err(sentence)),
         None => Some(None),
@@ -140,7 +164,7 @@ pub fn parse(typed: &Fields, problems: &mut Problems) -> Option<Draft> {
         tags: Vec::new(),
         safety: Safety {
             canary: canary?,
-            auto_pause: None,
+            auto_pause: auto_pause?,
         },
     })
 }
@@ -166,6 +190,18 @@ fn parse_audience(typed: &Fields) -> Result<Audience, String> {
         return Err("Tick at least one list, or choose all contacts.".to_owned());
     }
     Ok(Audience::Lists { list_ids })
+}
+
+/// The relay that a draft names, if it is still there; otherwise that is noted.
+pub async fn find_relay(state: &WebState, draft: &Draft, problems: &mut Problems) -> Result<Option<Relay>, UiError> {
+    let Some(name) = &draft.relay else {
+        return Ok(None);
+    };
+    let found = state.store.relay(name).await?;
+    if found.is_none() {
+        problems.add("relay", format!("There is no relay {name} any more. Choose another one."));
+    }
+    Ok(found)
 }
 
 /// How many subscribed contacts an audience has now, each counted once.

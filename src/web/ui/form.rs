@@ -1,5 +1,7 @@
 //! What people typed into a form. Never trusted: every field is parsed where it is used.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use crate::domain::time::Timestamp;
@@ -56,11 +58,11 @@ impl Fields {
 
 /// What is wrong with a form: the field's name and a sentence for the person who filled it in.
 #[derive(Debug, Clone, Default)]
-pub struct Problems(Vec<(&'static str, String)>);
+pub struct Problems(Vec<(Cow<'static, str>, String)>);
 
 impl Problems {
-    pub fn add(&mut self, field: &'static str, sentence: impl Into<String>) {
-        self.0.push((field, sentence.into()));
+    pub fn add(&mut self, field: impl Into<Cow<'static, str>>, sentence: impl Into<String>) {
+        self.0.push((field.into(), sentence.into()));
     }
 
     /// The sentence for one field.
@@ -68,8 +70,14 @@ impl Problems {
     pub fn of(&self, field: &str) -> Option<&str> {
         self.0
             .iter()
-            .find(|(f, _)| *f == field)
+            .find(|(f, _)| f == field)
             .map(|(_, sentence)| sentence.as_str())
+    }
+
+    /// Whether anything is wrong with a field whose name begins so.
+    #[must_use]
+    pub fn any_under(&self, prefix: &str) -> bool {
+        self.0.iter().any(|(f, _)| f.starts_with(prefix))
     }
 
     #[must_use]

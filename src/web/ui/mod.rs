@@ -26,6 +26,7 @@ mod message;
 mod preflight;
 mod preview;
 mod progress;
+mod relays;
 mod send;
 mod setup;
 mod starter;
@@ -137,6 +138,15 @@ fn audience_pages() -> Router<WebState> {
 
 fn machine_pages() -> Router<WebState> {
     Router::new()
+        .route("/relays", get(relays::list).post(relays::create))
+        // A relay's name has no plus sign.
+        .route("/relays/+new", get(relays::new))
+        .route("/relays/{name}", get(relays::show).post(relays::save))
+        .route("/relays/{name}/edit", get(relays::edit))
+        .route("/relays/{name}/test", post(relays::test))
+        .route("/relays/{name}/pause", get(relays::confirm_pause).post(relays::pause))
+        .route("/relays/{name}/resume", post(relays::resume))
+        .route("/relays/{name}/remove", get(relays::confirm_remove).post(relays::remove))
         .route("/workers", get(workers::show))
         .route("/workers/now", get(workers::fragment))
         .route("/jobs/{id}/release", post(workers::release))

@@ -41,6 +41,8 @@ struct ConfirmPage {
     subject: String,
     draft: Draft,
     send_at: Option<Timestamp>,
+    /// Why the relay that is chosen stands still.
+    relay_paused: Option<String>,
     preflight: Preflight,
     /// What was chosen, for the way back and for the form.
     query: String,
@@ -110,6 +112,14 @@ pub async fn confirm(
         problems.add("audience", "Nobody is subscribed here. Add contacts first.");
         wanted = Err(problems);
     }
+    let mut relay = None;
+    if let Ok(w) = &wanted {
+        let mut problems = Problems::default();
+        relay = draft::find_relay(&state, &w.draft, &mut problems).await?;
+        if !problems.is_empty() {
+            wanted = Err(problems);
+        }
+    }
     let Wanted { draft, send_at } = match wanted {
         Ok(wanted) => wanted,
         Err(problems) => {
@@ -136,6 +146,7 @@ pub async fn confirm(
         subject: template.content.subject,
         draft,
         send_at,
+        relay_paused: relay.and_then(|relay| relay.paused),
         query: typed.query_with("key", ""),
         fields: typed.without("key"),
     }

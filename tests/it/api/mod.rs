@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_inputs;
+mod dkim;
 mod document;
 mod idempotency;
 mod intake;

@@ -1,6 +1,9 @@
 //! Relays over the API: what is said reads back without its password, what is wrong is pointed at, and a test shows what was said.
 
+use hikyaku::domain::dkim::{DkimAlgorithm, DkimKey};
+use hikyaku::domain::id::DkimKeyId;
 use hikyaku::domain::relay::RelaySpec;
+use hikyaku::mime::generate_dkim_key;
 use hikyaku::sink::{Act, At, Script, Sink, SinkHandle, SinkOptions};
 use hikyaku::web::auth::Scope;
 use reqwest::Method;
@@ -163,6 +166,7 @@ async fn a_pause_stays_until_it_is_resumed(api: Api) {
         .await
         .expect(200);
     assert_eq!((&paused["status"], &paused["reason"]), (&json!("paused"), &json!("moving house")));
+    assert!(paused["paused_at"].is_string(), "{paused}");
     let edited = put(&api, "r", &full()).await.expect(200);
     assert_eq!(edited["reason"], "moving house", "an edit does not end a pause");
     for wrong in ["", "two\nlines"] {
@@ -344,4 +348,52 @@ async fn a_test_of_a_relay_that_is_not_there_says_so() {
         "{report}"
     );
     assert_eq!(stages(&report), ["connect"]);
+}
+
+#[tokio::test]
+async fn a_test_message_is_signed_as_a_broadcast_is() {
+    let api = Api::sqlite().await;
+    let sink = sink(SinkOptions {
+        keep_mailbox: true,
+        ..SinkOptions::default()
+    })
+    .await;
+    relay_at(&api, &sink, "").await;
+    for (n, (domain, is_enabled)) in [("example.org", true), ("shop.example.org", false)]
+        .into_iter()
+        .enumerate()
+    {
+        let (private_key, public_key) = generate_dkim_key(DkimAlgorithm::Ed25519).unwrap();
+        let key = DkimKey {
+            id: DkimKeyId::new(BEGINNING, n as u128),
+            domain: domain.into(),
+            selector: format!("s{n}"),
+            algorithm: DkimAlgorithm::Ed25519,
+            private_key,
+            public_key,
+            created_at: BEGINNING,
+            enabled_at: is_enabled.then_some(BEGINNING),
+        };
+        api.store.create_dkim_key(&key).await.unwrap();
+    }
+    let sent = async |from: &str| {
+        let body = json!({"to": "anna@example.net", "from": from});
+        let report = api.post("/v1/relays/r/test", &body).await.expect(200);
+        assert_eq!(report["ok"], true, "{report}");
+        String::from_utf8(sink.sink().newest(1)[0].raw.clone())
+            .unwrap()
+            .replace("\r\n\t", " ")
+    };
+    let signed = sent("ops@shop.example.org").await;
+    let (signature, rest) = signed.split_once("\r\nFrom:").unwrap();
+    for part in [
+        "DKIM-Signature: v=1; a=ed25519-sha256;",
+        "s=s0;",
+        "d=example.org;",
+        "h=From:",
+    ] {
+        assert!(signature.contains(part), "{part}: {signature}");
+    }
+    assert!(rest.contains("Subject: Test of the relay r"), "{rest}");
+    assert!(!sent("ops@example.com").await.contains("DKIM-Signature"), "no key, no signature");
 }

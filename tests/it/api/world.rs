@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use hikyaku::clock::{Clock, ManualClock};
+use hikyaku::dns::Dns;
 use hikyaku::domain::id::TemplateId;
 use hikyaku::domain::job::{JobEnd, JobKind};
 use hikyaku::domain::message::{MessageStatus, Outcome, ReplyNote};
@@ -24,6 +25,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
+use crate::support::names::NameServer;
 
 /// The stories begin here: 21 September 2026.
 pub const BEGINNING: Timestamp = Timestamp(1_790_000_000_000);
@@ -38,6 +40,8 @@ pub struct Api {
     pub base: String,
     pub store: Arc<dyn Store>,
     pub clock: ManualClock,
+    /// Whom the API asks about names.
+    pub names: NameServer,
     client: reqwest::Client,
     url: String,
     /// Keeps a SQLite file for as long as it is used.
@@ -98,6 +102,7 @@ impl Api {
         let clock = ManualClock::at(BEGINNING);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
+        let names = NameServer::start().await;
         let state = WebState {
             store: Arc::clone(&store),
             clock: Arc::new(clock.clone()),
@@ -105,6 +110,7 @@ impl Api {
             public_url: "https://news.example.org".into(),
             bootstrap_key_hash: Some(auth::bootstrap_hash(BOOTSTRAP_KEY).into()),
             limits,
+            dns: Dns::of(Some(names.addr())),
             capture: None,
         };
         tokio::spawn(web::serve(listener, state, CancellationToken::new()));
@@ -113,6 +119,7 @@ impl Api {
             base,
             store,
             clock,
+            names,
             client,
             url: url.to_owned(),
             _database: None,

@@ -2,5 +2,7 @@
 //! exit codes. Never calls the library.
 
 mod alone;
+mod relays;
 mod sending;
 mod serving;
+mod signatures;

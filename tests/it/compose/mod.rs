@@ -2,10 +2,12 @@
 //! and that nothing in the data leaves its place in the mail.
 
 mod bombs;
-mod checked;
+pub mod checked;
+pub mod jury;
 pub mod letters;
 mod messages;
 mod templates;
+mod verified;
 
 use std::sync::Arc;
 

@@ -1,5 +1,8 @@
-//! Relays that nobody here wrote: Postfix's `smtp-sink` and Python's aiosmtpd. The whole program runs, a broadcast goes in over
+//! Relays that nobody here wrote: Postfix, its `smtp-sink`, and Python's aiosmtpd. The whole program runs, a broadcast goes in over
 //! HTTP, and what the relay took is what counts: every recipient exactly once.
+
+mod bytes;
+mod postfix;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -25,9 +28,8 @@ impl Judge {
         let port = free_port();
         let room = place.join("smtp-sink");
         std::fs::create_dir(&room).unwrap();
-        let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
         let mut command = Command::new(std::env::var("SMTP_SINK").unwrap_or_else(|_| "smtp-sink".into()));
-        if is_root {
+        if is_root() {
             // It refuses to run as root, and the user it becomes must be able to write here.
             Command::new("chmod")
                 .arg("-R")
@@ -94,6 +96,10 @@ impl Drop for Judge {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
 }
 
 /// A port that was free a moment ago: smtp-sink cannot choose one itself.

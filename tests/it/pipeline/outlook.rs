@@ -83,6 +83,7 @@ async fn a_used_up_day_is_why_and_the_rest_goes_tomorrow(database: TestDatabase)
     stage.put_relay("sink", |spec| spec.limits.per_day = Some(30)).await;
     let worker = stage.hire_as_it_is(Arc::clone(&stage.store));
     let id = stage.send(people(100)).await;
+    eventually(async || stage.broadcast(&id).await.counts.queued == 70).await;
     let (brake, eta) = why(&stage, &id, BrakeKind::DayLimit).await;
     let now = stage.plan.clock.now();
     assert_eq!(brake.until, Some(Span::Day.end(now)));

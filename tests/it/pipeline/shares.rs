@@ -80,8 +80,8 @@ async fn a_weighty_relay_that_is_stuck_is_not_waited_for(database: TestDatabase)
         .await;
     let worker = stage.hire().await;
     let id = stage.send(people(2_000)).await;
-    // It holds a message for each of its connections, and no more.
-    eventually(async || stage.broadcast(&id).await.counts.sent >= 1_996).await;
+    // It holds a message for each of its connections, and the one that was begun behind it.
+    eventually(async || stage.broadcast(&id).await.counts.sent >= 1_992).await;
     assert_eq!(accepted(&stuck), 0);
     drop(worker);
 }
@@ -123,10 +123,14 @@ async fn quiet_hours_are_waited_for_in_their_time_zone(database: TestDatabase) {
     let worker = stage.hire_as_it_is(Arc::clone(&stage.store));
     let id = stage.send(people(100)).await;
     eventually(async || !stage.store.jobs(Some("running"), 5).await.unwrap().is_empty()).await;
-    // Long enough to give the chunk back, if nothing may go; and just before the end of the quiet hours.
-    clock.advance_ms(5_000);
-    eventually(async || !stage.store.jobs(Some("waiting"), 5).await.unwrap().is_empty()).await;
-    clock.advance_ms(8 * HOUR_MS + 10 * 60_000 - 5_000 - 1);
+    // The chunk is given back after some seconds; and then it is just before the end of the quiet hours.
+    eventually(async || {
+        clock.advance_ms(100);
+        !stage.store.jobs(Some("waiting"), 5).await.unwrap().is_empty()
+    })
+    .await;
+    let end = Timestamp::parse("2026-07-02T05:00:00Z").unwrap();
+    clock.advance_ms(end - clock.now() - 1);
     stage.another_look().await;
     assert_eq!((stage.broadcast(&id).await.counts.queued, accepted(&stage.sink)), (100, 0));
     clock.advance_ms(1);
@@ -150,8 +154,11 @@ async fn a_relay_that_warms_up_takes_more_each_day(database: TestDatabase) {
     for today in [20, 40, 80] {
         so_far += today;
         stage.accepted(so_far).await;
-        clock.advance_ms(5_000);
-        eventually(async || stage.n_running(&id).await == 0).await;
+        eventually(async || {
+            clock.advance_ms(100);
+            stage.n_running(&id).await == 0
+        })
+        .await;
         assert_eq!(accepted(&stage.sink), so_far);
         clock.advance_ms(24 * HOUR_MS);
     }
@@ -185,7 +192,7 @@ async fn a_lane_has_no_more_connections_than_it_may(database: TestDatabase) {
     assert_eq!(stage.ended(&id).await.counts.sent, 600);
     worker.end().await;
     let (narrow, other) = most_at_once(&log);
-    assert!(narrow <= 2, "{narrow} connections at once to a lane that may have 2");
+    assert!((1..=2).contains(&narrow), "{narrow} connections at once to a lane that may have 2");
     assert!(other > 2, "the others had {other}");
 }
 

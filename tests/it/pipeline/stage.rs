@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hikyaku::clock::{Clock, SystemClock};
+use hikyaku::dns::Dns;
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::broadcast::{Audience, Broadcast, NewBroadcast, OnUncertain, Priority};
 use hikyaku::domain::content::{Content, Letter, Mailbox};
@@ -18,6 +19,7 @@ use hikyaku::domain::token::SecretKey;
 use hikyaku::pipeline::compose::Desk;
 use hikyaku::pipeline::control::control;
 use hikyaku::pipeline::deliver::Gauges;
+use hikyaku::pipeline::deliver::lanes::Lanes;
 use hikyaku::pipeline::worker::{self, Deps, RelaySource, Settings};
 use hikyaku::sink::{Sink, SinkHandle, SinkOptions};
 use hikyaku::store::intake::Page;
@@ -43,6 +45,8 @@ pub struct Plan {
     pub chunking: u32,
     pub rate: Option<u32>,
     pub settings: Settings,
+    /// Whom workers ask about mail exchangers, if anybody.
+    pub dns: Option<Dns>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -67,6 +71,7 @@ impl Default for Plan {
                 },
                 safety: Default::default(),
             },
+            dns: None,
             clock: Arc::new(SystemClock),
         }
     }
@@ -85,6 +90,7 @@ pub struct Stage {
 /// A worker at work.
 pub struct Hand {
     pub gauges: Arc<Gauges>,
+    pub lanes: Arc<Lanes>,
     stop: CancellationToken,
     task: JoinHandle<hikyaku::store::Result<()>>,
 }
@@ -170,11 +176,13 @@ impl Stage {
 
     fn start(&self, store: Arc<dyn Store>) -> Hand {
         let gauges = Arc::new(Gauges::default());
+        let lanes = Lanes::new(self.plan.dns.clone(), Arc::clone(&self.plan.clock));
         let deps = Deps {
             store,
             clock: Arc::clone(&self.plan.clock),
             relays: RelaySource::default(),
             gauges: Arc::clone(&gauges),
+            lanes: Arc::clone(&lanes),
             desk: Desk::new(SecretKey::new([7; 32]), "http://127.0.0.1:8025".into()),
             me: NewWorker {
                 host: "test".into(),
@@ -185,7 +193,12 @@ impl Stage {
         };
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker::run(deps, stop.clone()));
-        Hand { gauges, stop, task }
+        Hand {
+            gauges,
+            lanes,
+            stop,
+            task,
+        }
     }
 
     /// Accepts a broadcast to these recipients.

@@ -46,9 +46,16 @@ async fn every_change_of_a_relay_is_a_new_version_and_wakes_the_workers(w: World
     let edited = w.put_relay("r", &limited(2), at(3)).await.unwrap();
     assert!(wakeups.has_changed().unwrap());
     assert_eq!((edited.version, edited.paused.as_deref()), (3, Some("maintenance")), "an edit does not end a pause");
+    assert_eq!(edited.paused_at, Some(at(2)), "nor does it begin it anew");
     assert!(w.pause_relay("r", None, at(4)).await.unwrap());
     let resumed = w.relay("r").await.unwrap().unwrap();
     assert_eq!((resumed.version, resumed.paused, resumed.updated_at), (4, None, at(4)));
+    assert_eq!(resumed.paused_at, None);
+    for (time, reason) in [(5, "maintenance"), (6, "still at it")] {
+        assert!(w.pause_relay("r", Some(reason), at(time)).await.unwrap());
+        let paused = w.relay("r").await.unwrap().unwrap();
+        assert_eq!((paused.paused.as_deref(), paused.paused_at), (Some(reason), Some(at(5))));
+    }
     assert!(!w.pause_relay("unknown", None, at(5)).await.unwrap());
 }
 
@@ -67,7 +74,7 @@ async fn a_removed_relay_can_come_back_under_its_id(w: World) {
     assert_eq!(w.relay("r").await.unwrap(), None);
     assert_eq!(w.relay_id("r").await.unwrap(), relay.id, "its name stays in message rows");
     let again = w.put_relay("r", &limited(2), at(5)).await.unwrap();
-    assert_eq!((again.id, again.paused), (relay.id, None));
+    assert_eq!((again.id, again.paused, again.paused_at), (relay.id, None, None));
     assert!(again.version > relay.version);
 }
 

@@ -45,6 +45,20 @@ impl Client {
         answer["id"].as_str().expect("a broadcast has an id").to_owned()
     }
 
+    /// Posts JSON and returns the answer, which must have this status.
+    pub async fn post(&self, path: &str, body: &Value, status: u16) -> Value {
+        let request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(KEY)
+            .json(body);
+        let answer = request.send().await.expect("the server answers");
+        let found = answer.status();
+        let answer: Value = answer.json().await.expect("the answer is JSON");
+        assert_eq!(found.as_u16(), status, "{answer}");
+        answer
+    }
+
     /// The broadcast as it stands, or `None` while nobody answers. The counts must add up at every look.
     pub async fn look(&self, id: &str) -> Option<Value> {
         let answer = self

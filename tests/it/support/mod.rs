@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod database;
+pub mod names;
 pub mod program;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hikyaku::clock::{Clock, ManualClock, SystemClock};
+use hikyaku::dns::Dns;
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
 use hikyaku::domain::chunk::Chunk;
@@ -19,6 +20,7 @@ use hikyaku::domain::token::SecretKey;
 use hikyaku::domain::worker::WorkerStats;
 use hikyaku::pipeline::compose::Desk;
 use hikyaku::pipeline::deliver::Gauges;
+use hikyaku::pipeline::deliver::lanes::Lanes;
 use hikyaku::pipeline::worker::{self, Deps, RelaySource, Settings};
 use hikyaku::sink::SinkHandle;
 use hikyaku::smtp::RelayConfig;
@@ -72,6 +74,7 @@ impl App {
             public_url: base.as_str().into(),
             bootstrap_key_hash: None,
             limits: Limits::default(),
+            dns: Dns::of(None),
             capture,
         };
         tokio::spawn(web::serve(listener, state.clone(), CancellationToken::new()));
@@ -102,6 +105,7 @@ impl App {
             clock: Arc::new(SystemClock),
             relays: RelaySource { capture: Some(config) },
             gauges: Arc::new(Gauges::default()),
+            lanes: Lanes::new(None, Arc::new(SystemClock)),
             desk: Desk::new(self.state.secret.clone(), Arc::clone(&self.state.public_url)),
             me: NewWorker {
                 host: "post-2".into(),
@@ -195,12 +199,18 @@ impl App {
 
     /// A broadcast to `n` recipients, cut into chunks, nothing sent yet.
     pub async fn broadcast(&self, subject: &str, n: usize) -> BroadcastId {
+        self.broadcast_through(subject, n, None).await
+    }
+
+    /// The same through this relay only.
+    pub async fn broadcast_through(&self, subject: &str, n: usize, relay: Option<&str>) -> BroadcastId {
         let now = self.clock.now();
         let id = BroadcastId::new(now, fastrand::u128(..));
-        self.store
-            .accept(&new_broadcast(&id, subject, n), None, now)
-            .await
-            .unwrap();
+        let broadcast = NewBroadcast {
+            relay: relay.map(ToOwned::to_owned),
+            ..new_broadcast(&id, subject, n)
+        };
+        self.store.accept(&broadcast, None, now).await.unwrap();
         let job = self
             .store
             .claim(self.worker, JobKind::FanOut, 1, now)

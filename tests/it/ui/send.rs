@@ -1,8 +1,12 @@
 //! "Send to all", and campaigns.
 
+use hikyaku::clock::Clock as _;
+use hikyaku::domain::relay::RelaySpec;
+use hikyaku::domain::safety::AutoPause;
 use reqwest::StatusCode;
 
 use super::app::{App, location};
+use crate::support::database::fresh_sqlite;
 
 fn form<'a>(template: &'a str, extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut form = vec![
@@ -139,5 +143,121 @@ async fn a_campaign_shows_its_next_runs_and_runs_now() {
         assert_eq!(app.page(&path).await.matches("<li><time").count(), 3);
         app.post(&format!("{path}/delete"), &[]).await;
         assert_eq!(app.get(&path).await.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn a_relay_is_chosen_among_those_that_are_there() {
+    for app in App::both().await {
+        app.sign_in().await;
+        app.contacts(3).await;
+        let template = app.template("October", "Hello").await.to_string();
+        let now = app.clock.now();
+        let put = async |name: &str| {
+            let spec = RelaySpec::of("smtp://127.0.0.1:2525");
+            app.store.put_relay(name, &spec, now).await.unwrap();
+        };
+        put("primary").await;
+        assert!(!app.page("/send").await.contains("name=\"relay\""), "with one there is nothing to choose");
+        put("slow").await;
+        app.store
+            .pause_relay("slow", Some("moving <house>"), now)
+            .await
+            .unwrap();
+        for path in ["/send", "/campaigns/new"] {
+            let page = app.page(path).await;
+            let list = page
+                .split_once("name=\"relay\"")
+                .unwrap()
+                .1
+                .split_once("</select>")
+                .unwrap()
+                .0;
+            assert!(
+                list.contains("<option value=\"\">any relay, by weight</option>"),
+                "the first, and so the default: {list}"
+            );
+            assert!(list.contains("primary only<") && list.contains("slow only (paused: it waits)"), "{list}");
+            assert!(!list.contains(" selected"), "{list}");
+        }
+
+        let confirm = |relay| format!("/send/confirm?key=k-{relay}&{}", query(&form(&template, &[("relay", relay)])));
+        let page = app.page(&confirm("slow")).await;
+        assert!(page.contains("slow only") && page.contains("It is paused (moving &#60;house&#62;)"), "{page}");
+        for (relay, words) in [
+            ("gone", "There is no relay gone any more"),
+            ("a b", "is no name for a relay"),
+        ] {
+            let answer = app.get(&confirm(relay)).await;
+            assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+            let page = answer.text().await.unwrap();
+            assert!(page.contains(words) && page.contains("id=\"relay-problem\""), "{page}");
+            let key = format!("k-{relay}");
+            let answer = app
+                .post("/send", &form(&template, &[("relay", relay), ("key", &key)]))
+                .await;
+            assert!(answer.status().is_client_error());
+        }
+        assert!(app.store.broadcasts(None, 10).await.unwrap().rows.is_empty());
+        let campaign = [
+            ("relay", "gone"),
+            ("name", "Weekly"),
+            ("schedule", "recurring"),
+            ("cron", "0 9 * * MON"),
+            ("time_zone", "UTC"),
+        ];
+        let answer = app.post("/campaigns", &form(&template, &campaign)).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+
+        let answer = app
+            .post("/send", &form(&template, &[("relay", "primary"), ("key", "k1")]))
+            .await;
+        let id = location(&answer)
+            .split_once("/broadcasts/")
+            .unwrap()
+            .1
+            .split_once('?')
+            .unwrap()
+            .0
+            .to_owned();
+        let stored = app.store.broadcast(&id.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(stored.relay.as_deref(), Some("primary"));
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_has_its_own_word_on_the_automatic_pause() {
+    let app = App::start(fresh_sqlite()).await;
+    app.sign_in().await;
+    app.contacts(3).await;
+    let template = app.template("October", "Hello").await.to_string();
+    let confirm = |above| format!("/send/confirm?key=k1&{}", query(&form(&template, &[("pause_above", above)])));
+    for wrong in ["0", "101", "many"] {
+        let answer = app.get(&confirm(wrong)).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+        assert!(answer.text().await.unwrap().contains("id=\"pause_above-problem\""), "{wrong}");
+    }
+    assert!(app.page(&confirm("3")).await.contains("when more than 3 % fail"));
+    assert!(app.page(&confirm("off")).await.contains("never, however many fail"));
+    assert!(!app.page(&confirm("")).await.contains("Pauses itself"));
+    for (above, rule) in [
+        ("3 %", Some(AutoPause::AbovePercent(3))),
+        ("off", Some(AutoPause::Off)),
+        ("", None),
+    ] {
+        let key = format!("key of {above:?}");
+        let answer = app
+            .post("/send", &form(&template, &[("pause_above", above), ("key", &key)]))
+            .await;
+        let id = location(&answer)
+            .split_once("/broadcasts/")
+            .unwrap()
+            .1
+            .split_once('?')
+            .unwrap()
+            .0
+            .to_owned();
+        let stored = app.store.broadcast(&id.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!(stored.safety.auto_pause, rule, "{above}");
     }
 }

@@ -67,6 +67,12 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
+    /// Chooses one value of a list.
+    pub async fn choose(&self, css: &str, value: &str) {
+        let list = self.client.wait().for_element(Locator::Css(css)).await.expect(css);
+        list.select_by_value(value).await.expect(value);
+    }
+
     /// Presses what is found and waits until another page is there.
     pub async fn press(&self, css: &str) {
         let before = self.client.find(Locator::Css("html")).await.unwrap();
