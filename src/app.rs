@@ -22,7 +22,7 @@ use crate::pipeline::worker::{self, Deps, RelaySource, Settings};
 use crate::sink::{Sink, SinkHandle, SinkOptions};
 use crate::smtp::RelayConfig;
 use crate::store::workers::NewWorker;
-use crate::store::{DatabaseUrl, Store};
+use crate::store::{DatabaseUrl, Store, lock};
 use crate::web::{self, Limits, WebState};
 
 /// The setting that holds the installation's signing secret.
@@ -67,7 +67,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         prepare_data_dir(config)?;
         let url = DatabaseUrl::parse(config.database.url.expose()).map_err(anyhow::Error::msg)?;
-        let lock = if roles.worker { lock_sqlite(&url)? } else { None };
+        let lock = if roles.worker { lock::take(&url)? } else { None };
         let store = crate::store::open_with(&url, config.database.connections)
             .await
             .context("opening the database")?;
@@ -228,28 +228,6 @@ fn prepare_data_dir(config: &Config) -> anyhow::Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("creating the data directory {}", dir.display()))
-}
-
-/// Takes the lock that tells a later process that this one is alive. The system lets go of it however this
-/// process ends.
-fn lock_sqlite(url: &DatabaseUrl) -> anyhow::Result<Option<std::fs::File>> {
-    let DatabaseUrl::Sqlite(path) = url else {
-        return Ok(None);
-    };
-    let mut name = path.clone().into_os_string();
-    name.push(".lock");
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
-    let file = std::fs::File::create(&name).with_context(|| format!("creating {}", name.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => anyhow::bail!(
-            "another hikyaku process sends from {}. One process may; for more, use PostgreSQL (HIKYAKU_DATABASE_URL=postgres://…)",
-            path.display()
-        ),
-        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", name.display())),
-    }
 }
 
 /// The secret that all processes on one database share; the first one makes it.

@@ -36,7 +36,7 @@ pub struct Backup {
     database: DatabaseArgs,
 }
 
-/// Pauses what is unfinished after a database was restored in a way that it cannot notice.
+/// Pauses what is unfinished in a database that was restored without its noticing.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -13,6 +13,7 @@ mod doctor;
 mod exit;
 mod key;
 mod migrate;
+mod migrate_store;
 mod openapi;
 mod relay;
 mod selftest;
@@ -50,6 +51,7 @@ enum Command {
     Dkim(dkim::Dkim),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
+    MigrateStore(migrate_store::MigrateStore),
     Backup(backup::Backup),
     Restored(backup::Restored),
     Openapi(openapi::Openapi),
@@ -65,7 +67,17 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Look after it",
         &[
-            "relay", "key", "dkim", "doctor", "migrate", "backup", "restored", "openapi", "sink", "selftest",
+            "relay",
+            "key",
+            "dkim",
+            "doctor",
+            "migrate",
+            "migrate-store",
+            "backup",
+            "restored",
+            "openapi",
+            "sink",
+            "selftest",
         ],
     ),
 ];
@@ -116,6 +128,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Dkim(args)) => dkim::run(args).await,
         Some(Command::Doctor(args)) => doctor::run(args).await,
         Some(Command::Migrate(args)) => migrate::run(args).await,
+        Some(Command::MigrateStore(args)) => migrate_store::run(args).await,
         Some(Command::Backup(args)) => backup::backup(args).await,
         Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
@@ -140,7 +153,7 @@ fn help_page(command: &clap::Command) -> String {
         for name in names {
             let about = command.find_subcommand(name).and_then(clap::Command::get_about);
             let about = about.map_or_else(String::new, ToString::to_string);
-            page.push_str(&format!("  {name:<9} {about}\n"));
+            page.push_str(&format!("  {name:<13} {about}\n"));
         }
         page.push('\n');
     }

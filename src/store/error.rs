@@ -47,7 +47,10 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default();
-                from_code(&code, error.to_string())
+                match is_sealed(&code) {
+                    true => StoreError::Aside(db.message().to_owned()),
+                    false => from_code(&code, error.to_string()),
+                }
             }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -59,6 +62,12 @@ impl From<sqlx::Error> for StoreError {
             _ => StoreError::Refused(error.to_string()),
         }
     }
+}
+
+/// Whether the database refused a write because it is being moved, or was: the triggers of [`super::moving`] raise an SQLSTATE of
+/// their own on PostgreSQL, and are the only ones there are on SQLite (SQLITE_CONSTRAINT_TRIGGER).
+fn is_sealed(code: &str) -> bool {
+    matches!(code, "HKMVD" | "1811")
 }
 
 /// `code` is an SQLSTATE of five characters (PostgreSQL) or SQLite's extended result code in digits.

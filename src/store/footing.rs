@@ -16,6 +16,12 @@ pub const BACKUP: &str = "backup";
 /// What tells a PostgreSQL database from one that was made of its dump.
 pub const BIRTHMARK: &str = "birthmark";
 
+/// In a database that is being moved away, and in one that was: which move it is, and where to.
+pub const MOVING_TO: &str = "moving_to";
+pub const MOVED_TO: &str = "moved_to";
+/// In a database that a move fills: which move it is, and where from.
+pub const MOVING_FROM: &str = "moving_from";
+
 /// What was made to wait after a backup was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SetAside {
@@ -46,14 +52,35 @@ pub fn judge(settings: &[(String, String)], known: i64) -> Result<()> {
             .find(|(n, _)| n == name)
             .map(|(_, value)| value.as_str())
     };
+    // What a move writes is its number and the address of the other side.
+    let other_side = |name: &str| of(name).map(|value| value.split_once(' ').map_or(value, |(_, url)| url));
+    if let Some(url) = other_side(MOVED_TO) {
+        return Err(StoreError::Aside(moved_to(url)));
+    }
+    if let Some(url) = other_side(MOVING_TO) {
+        return Err(StoreError::Aside(format!(
+            "the database is being moved to {url}: `hikyaku migrate-store` brings that to its end when it is run again, or gives \
+             it up with --abandon"
+        )));
+    }
+    if let Some(url) = other_side(MOVING_FROM) {
+        return Err(StoreError::Aside(format!(
+            "the database is being filled from {url}, and that has not ended: run `hikyaku migrate-store` again"
+        )));
+    }
     match of(NEEDS).map(str::parse::<i64>) {
         Some(Ok(needs)) if needs > known => Err(StoreError::Aside(format!(
-            "the database was changed by a newer program and needs one that knows migration {needs}; this one knows {known}: \
-             start the newer version"
+            "the database was changed by a newer program and needs one that knows migration {needs} ({NEEDS}); this one \
+             knows {known}: start the newer version"
         ))),
         Some(Err(_)) => Err(StoreError::Corrupt(format!("the setting {NEEDS} is not a number"))),
         _ => Ok(()),
     }
+}
+
+/// The words of a database that was left behind, whoever asks.
+pub(super) fn moved_to(url: &str) -> String {
+    format!("the database was moved to {url}: start this program with that one; nothing is sent from here any more")
 }
 
 /// As [`judge`], for this program.
@@ -80,5 +107,13 @@ mod tests {
         assert!(says(NEEDS, "7").is_ok());
         assert!(matches!(says(NEEDS, "8"), Err(StoreError::Aside(why)) if why.contains("migration 8")));
         assert!(matches!(says(NEEDS, "x"), Err(StoreError::Corrupt(_))));
+        for (name, words) in [
+            (MOVED_TO, "was moved to T"),
+            (MOVING_TO, "being moved to T"),
+            (MOVING_FROM, "filled from T"),
+        ] {
+            let said = says(name, "id T");
+            assert!(matches!(&said, Err(StoreError::Aside(why)) if why.contains(words)), "{said:?}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 use tokio::sync::watch;
 
 use super::footing::Footing as _;
-use super::{Result, Store, StoreError, claim_sql, schema};
+use super::{Purpose, Result, Store, StoreError, claim_sql, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -54,7 +54,7 @@ async fn wait_to_migrate(database: PathBuf) -> Result<File> {
     taken.map_err(|e| StoreError::Unavailable(format!("taking the lock beside the database file: {e}")))
 }
 
-pub(super) async fn open(path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
+pub(super) async fn open(purpose: Purpose, path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)
             .map_err(|e| StoreError::Unavailable(format!("creating {}: {e}", folder.display())))?;
@@ -91,7 +91,9 @@ pub(super) async fn open(path: &Path, readers: u32) -> Result<Arc<dyn Store>> {
         .await?;
     // A heartbeat through the same writer: it queues behind a few short transactions at most.
     let store = sql::SqlStore::new(writer.clone(), reader, writer, watch::Sender::new(0));
-    store.footing().await?;
-    store.notice_restoration().await?;
+    if purpose == Purpose::Use {
+        store.footing().await?;
+        store.notice_restoration().await?;
+    }
     Ok(Arc::new(store))
 }

@@ -14,6 +14,8 @@ pub mod fan_out;
 pub mod footing;
 pub mod intake;
 pub mod library;
+pub mod lock;
+pub mod moving;
 pub mod pacing;
 pub mod queue;
 pub mod relays;
@@ -54,6 +56,13 @@ pub trait Store:
     fn is_exclusive(&self) -> bool;
 }
 
+/// Whether a database is opened to be used, or to be moved, which its marks do not keep from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Use,
+    Move,
+}
+
 /// Where the data is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
@@ -80,6 +89,16 @@ impl DatabaseUrl {
     }
 }
 
+/// Without its password.
+impl std::fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DatabaseUrl::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            DatabaseUrl::Postgres(url) => crate::config::SecretUrl::new(url.as_str()).fmt(f),
+        }
+    }
+}
+
 /// Connects, creates what is missing, and brings the schema up to date.
 /// # Errors
 /// `Unavailable` when the database cannot be reached; `Refused` when a migration fails.
@@ -95,12 +114,16 @@ pub const CONNECTIONS_DEFAULT: u32 = 16;
 /// # Errors
 /// As [`open`].
 pub async fn open_with(url: &DatabaseUrl, connections: u32) -> Result<Arc<dyn Store>> {
+    open_for(Purpose::Use, url, connections).await
+}
+
+async fn open_for(purpose: Purpose, url: &DatabaseUrl, connections: u32) -> Result<Arc<dyn Store>> {
     match url {
-        DatabaseUrl::Sqlite(path) => lite::open(path, (connections / 4).max(1)).await,
+        DatabaseUrl::Sqlite(path) => lite::open(purpose, path, (connections / 4).max(1)).await,
         DatabaseUrl::Postgres(url) => {
             let writers = (connections / 2).max(1);
             let readers = connections.saturating_sub(writers + 2).max(1);
-            pg::open(url, writers, readers).await
+            pg::open(purpose, url, writers, readers).await
         }
     }
 }

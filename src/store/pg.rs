@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::watch;
 
 use super::footing::Footing as _;
-use super::{Result, Store, StoreError, claim_sql, schema};
+use super::{Purpose, Result, Store, StoreError, claim_sql, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -40,7 +40,7 @@ async fn notify(connection: &mut Connection) -> sqlx::Result<()> {
 }
 
 /// `writers` are for the workers and for accepting requests together, `readers` for the pages and the API.
-pub(super) async fn open(url: &str, writers: u32, readers: u32) -> Result<Arc<dyn Store>> {
+pub(super) async fn open(purpose: Purpose, url: &str, writers: u32, readers: u32) -> Result<Arc<dyn Store>> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| StoreError::Refused(format!("the database URL: {e}")))?
         .application_name("hikyaku")
@@ -59,8 +59,10 @@ pub(super) async fn open(url: &str, writers: u32, readers: u32) -> Result<Arc<dy
     migrate(&options).await?;
     let wake = watch::Sender::new(0);
     let store = sql::SqlStore::new(pool(writers), pool(readers), pool(1), wake.clone());
-    store.footing().await?;
-    store.notice_restoration().await?;
+    if purpose == Purpose::Use {
+        store.footing().await?;
+        store.notice_restoration().await?;
+    }
     // After the store: it is what keeps the channel open, and with it the listener.
     tokio::spawn(listen(pool(1), wake));
     Ok(Arc::new(store))

@@ -12,3 +12,4 @@ mod store;
 mod support;
 mod tidy;
 mod ui;
+mod upgrade;

@@ -34,6 +34,7 @@ mod staged;
 mod table;
 #[cfg(test)]
 mod tests;
+mod values;
 mod wording;
 
 use std::sync::Arc;
@@ -47,10 +48,11 @@ pub use self::contacts::Imported;
 pub use self::draft::{accept_draft, check_draft, start_run_now};
 pub use self::given::Rejection;
 pub use self::keys::{IdempotencyKey, KEY_CHARS_MAX};
-pub use self::order::{KNOWN, check_tags, read_mailbox};
+pub use self::order::KNOWN;
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 pub use self::read::{Format, HEAD_BYTES_MAX, Head};
 pub use self::safety::{read_auto_pause, read_canary};
+pub use self::values::{check_tags, read_mailbox};
 pub use self::wording::{check as check_wording, in_words as template_problem};
 
 use self::aside::Aside;

@@ -3,25 +3,18 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::{Fault, Fields, list, object, one_of, text, truth};
+use super::fields::{Fault, Fields, list, one_of, text, truth};
 use super::files::attachments;
-use super::problem::{FieldProblem, member, quoted};
+use super::problem::{FieldProblem, member};
 use super::read::Head;
 use super::safety::{auto_pause, canary};
-use super::wording::check_subject;
-use crate::domain::address::EmailAddress;
+use super::values::{TAGS_MAX, headers, mailbox, relay_name, sized_object, subject, tag};
 use crate::domain::broadcast::{OnUncertain, Priority};
-use crate::domain::content::{Attachment, Content, HEADERS_MAX, Mailbox};
+use crate::domain::content::{Attachment, Content, Mailbox};
 use crate::domain::id::{ListId, TemplateId};
-use crate::domain::recipient::Recipient;
-use crate::domain::relay::check_name;
 use crate::domain::safety::Safety;
 use crate::domain::time::Timestamp;
-use crate::mime::check_header;
 
-/// Most tags of a broadcast, and most characters of one.
-pub const TAGS_MAX: usize = 10;
-pub const TAG_CHARS_MAX: usize = 64;
 /// Most bytes of `metadata`: it is kept beside the broadcast and shown with it.
 pub const METADATA_BYTES_MAX: usize = 4 * 1024;
 /// Most bytes of `data` shared by all messages: every worker holds it while the broadcast runs.
@@ -247,126 +240,6 @@ fn times(f: &mut Fields, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp
     });
     // A time that has passed is no plan: the broadcast starts at once.
     (send_at.filter(|at| *at > now), expires_at)
-}
-
-/// Reads a mailbox that stands in the field `name`: an object or a string.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn read_mailbox(name: &str, value: &Value) -> Result<Mailbox, FieldProblem> {
-    mailbox(value).map_err(|fault| fault.at(name))
-}
-
-/// Checks the tags of a broadcast or campaign.
-///
-/// # Errors
-/// Points at the first that is wrong.
-pub fn check_tags(tags: &[String]) -> Result<(), FieldProblem> {
-    let value = Value::from(tags);
-    list(&value, TAGS_MAX, tag)
-        .map(|_| ())
-        .map_err(|fault| fault.at("tags"))
-}
-
-fn mailbox(value: &Value) -> Result<Mailbox, Fault> {
-    if let Some(text) = value.as_str() {
-        return parse_mailbox(text);
-    }
-    let Some(map) = value.as_object() else {
-        return Err(Fault::wrong_type(
-            "this must be an object with email and name, or a string such as \"Anna <anna@example.org>\"",
-        ));
-    };
-    if let Some(other) = map.keys().find(|k| !["email", "name"].contains(&k.as_str())) {
-        let detail = format!("a mailbox has no field {}; use email and name", quoted(other));
-        return Err(Fault::new("unknown_field", detail).below(other));
-    }
-    let string = |name: &str| match map.get(name).filter(|v| !v.is_null()) {
-        None => Ok(None),
-        Some(v) => text(v).map(Some).map_err(|fault| fault.below(name)),
-    };
-    let email = string("email")?.ok_or_else(|| Fault::new("required", "the email is missing").below("email"))?;
-    let email = EmailAddress::parse(&email).map_err(|why| Fault::new("invalid_address", why).below("email"))?;
-    let name = Recipient::parse_name(&string("name")?.unwrap_or_default())
-        .map_err(|why| Fault::new("invalid_name", why).below("name"))?;
-    Ok(Mailbox { email, name })
-}
-
-/// `anna@example.org` or `Anna <anna@example.org>`.
-fn parse_mailbox(text: &str) -> Result<Mailbox, Fault> {
-    let (name, email) = match text.trim().strip_suffix('>').and_then(|t| t.rsplit_once('<')) {
-        Some((name, email)) => (name.trim().trim_matches('"'), email),
-        None => ("", text),
-    };
-    let email = EmailAddress::parse(email).map_err(|why| Fault::new("invalid_address", why))?;
-    let name = Recipient::parse_name(name).map_err(|why| Fault::new("invalid_name", why))?;
-    Ok(Mailbox { email, name })
-}
-
-fn subject(value: &Value) -> Result<String, Fault> {
-    let subject = text(value)?;
-    match check_subject(&subject) {
-        Ok(()) => Ok(subject),
-        Err((code, detail)) => Err(Fault::new(code, detail)),
-    }
-}
-
-/// A name as relays have it; whether there is such a relay is the store's to say.
-fn relay_name(value: &Value) -> Result<String, Fault> {
-    let name = text(value)?;
-    match check_name(&name) {
-        Ok(()) => Ok(name),
-        Err(why) => Err(Fault::new("invalid_value", why)),
-    }
-}
-
-fn tag(value: &Value) -> Result<String, Fault> {
-    let tag = text(value)?;
-    if tag.is_empty() || tag.chars().count() > TAG_CHARS_MAX || tag.chars().any(char::is_control) {
-        let detail = format!("a tag has 1 to {TAG_CHARS_MAX} characters and no control characters");
-        return Err(Fault::new("invalid_value", detail));
-    }
-    Ok(tag)
-}
-
-fn sized_object(value: &Value, bytes_max: usize) -> Result<Map<String, Value>, Fault> {
-    let map = object(value)?;
-    let bytes = value.to_string().len();
-    match bytes > bytes_max {
-        true => Err(Fault::new("too_long", format!("the object has {bytes} bytes; {bytes_max} is the most"))),
-        false => Ok(map),
-    }
-}
-
-/// `{"X-Name": "value"}` or `[{"name": "X-Name", "value": "value"}]`.
-fn headers(value: &Value) -> Result<Vec<(String, String)>, Fault> {
-    let pairs: Vec<(String, String, String)> = match value {
-        Value::Object(map) => map
-            .iter()
-            .map(|(name, v)| Ok((name.clone(), name.clone(), text(v).map_err(|fault| fault.below(name))?)))
-            .collect::<Result<_, Fault>>()?,
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .map(|(i, item)| match (&item["name"], &item["value"]) {
-                (Value::String(name), Value::String(v)) => Ok((i.to_string(), name.clone(), v.clone())),
-                _ => {
-                    Err(Fault::wrong_type("a header is {\"name\": \"X-Name\", \"value\": \"…\"}").below(&i.to_string()))
-                }
-            })
-            .collect::<Result<_, Fault>>()?,
-        _ => return Err(Fault::wrong_type("this must be an object such as {\"X-Name\": \"value\"}")),
-    };
-    if pairs.len() > HEADERS_MAX {
-        return Err(Fault::new("too_many", format!("{} headers are given; {HEADERS_MAX} is the most", pairs.len())));
-    }
-    pairs
-        .into_iter()
-        .map(|(place, name, v)| {
-            check_header(&name, &v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
-            Ok((name, v))
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ impl Heart {
         let beaten = tokio::time::timeout(limit, self.try_beat()).await;
         match beaten {
             Ok(Ok(())) => {}
+            Ok(Err(StoreError::Aside(why))) => self.step_aside(&why),
             Ok(Err(error)) => tracing::warn!(%error, "The heartbeat could not be written"),
             Err(_) => tracing::warn!("The heartbeat could not be written in {} s", limit.as_secs_f32()),
         }
@@ -73,24 +74,18 @@ impl Heart {
             }
             Heartbeat::Dead => start_anew(&self.shared).await?,
         }
-        self.step_aside_if_told().await
+        // A newer program that cannot share the database with this one says so in it, and so does whoever moves it away.
+        deps.store.footing().await
     }
 
-    /// A newer program that cannot share the database with this one says so in it, and so does whoever moves it away.
-    async fn step_aside_if_told(&self) -> Result<()> {
-        match self.shared.deps.store.footing().await {
-            Err(StoreError::Aside(why)) => {
-                if !self.shared.stop.is_cancelled() {
-                    tracing::error!(
-                        why,
-                        "This worker steps aside: it claims nothing more, finishes what is on the wire, and ends"
-                    );
-                }
-                self.shared.stop.cancel();
-                Ok(())
-            }
-            other => other,
+    fn step_aside(&self, why: &str) {
+        if !self.shared.stop.is_cancelled() {
+            tracing::error!(
+                why,
+                "This worker steps aside: it claims nothing more, finishes what is on the wire, and ends"
+            );
         }
+        self.shared.stop.cancel();
     }
 }
 

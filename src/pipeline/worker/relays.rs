@@ -349,7 +349,7 @@ impl Fleet {
                 self.write_refusals().await;
                 Ok(())
             }
-            News::Failed { relay_id, reason } => {
+            News::Failed { relay_id, reason, at } => {
                 self.probes.remove(&relay_id);
                 let pause = self.suspension(relay_id);
                 tracing::warn!(
@@ -358,7 +358,7 @@ impl Fleet {
                     pause_ms = pause,
                     "A relay fails and is left alone for a while"
                 );
-                store.relay_failed(relay_id, &reason, pause, now).await.map(drop)
+                store.relay_failed(relay_id, &reason, pause, at).await.map(drop)
             }
             News::Works { relay_id } => {
                 self.probes.remove(&relay_id);

@@ -9,6 +9,7 @@ mod lanes;
 mod outlook;
 mod pace;
 mod relays;
+mod restored;
 mod safety;
 mod schedule;
 mod shares;

@@ -1,7 +1,6 @@
 //! Upgrades and restorations: who may write, who steps aside, and what waits after a backup was restored.
 
 use std::path::Path;
-use std::process::Command;
 
 use hikyaku::domain::broadcast::{Broadcast, BroadcastStatus};
 use hikyaku::domain::job::JobKind;
@@ -11,7 +10,7 @@ use hikyaku::store::{self, DatabaseUrl, Store, StoreError};
 
 use super::contract;
 use super::world::{World, at, broadcast, broadcast_id, people};
-use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
+use crate::support::database::{TestDatabase, dump, fresh_postgres, fresh_sqlite, run_tool};
 
 contract! {
     a_database_that_a_newer_program_changed_compatibly_is_opened,
@@ -163,27 +162,6 @@ async fn a_backup_of_a_busy_database_is_consistent() {
         }
     };
     tokio::join!(writing, copying);
-}
-
-/// The PostgreSQL tools that belong to the server of the tests.
-fn run_tool(name: &str, args: &[&str]) {
-    let done = Command::new(tool(name)).args(args).output().expect("the tool starts");
-    assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// Debian keeps each version's programs in a folder of its own; the newest can read every older server.
-fn tool(name: &str) -> std::path::PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut found: Vec<_> = versions
-        .map(|v| v.path().join("bin").join(name))
-        .filter(|p| p.exists())
-        .collect();
-    found.sort();
-    found.pop().unwrap_or_else(|| name.into())
-}
-
-fn dump(from: &str, file: &Path) {
-    run_tool("pg_dump", &["--format=custom", "--file", file.to_str().unwrap(), from]);
 }
 
 #[tokio::test]

@@ -8,10 +8,13 @@ mod crowd;
 mod delivery;
 mod dkim;
 mod errors;
+mod failures;
 mod fan_out;
 mod footing;
 mod intake;
 mod library;
+mod machine;
+mod moving;
 mod pacing;
 mod queue;
 mod relays;
@@ -22,7 +25,6 @@ mod schema;
 mod statements;
 mod story;
 mod wakeups;
-mod walk;
 mod world;
 
 /// Makes one test for each database of every case named: `sqlite::name` and `postgres::name`.

@@ -21,10 +21,9 @@ use hikyaku::store::intake::Page;
 use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{self, DatabaseUrl, Store};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
-use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
+use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite, sql};
 
 /// The stories begin here: 21 September 2026.
 const BEGINNING: i64 = 1_790_000_000_000;
@@ -88,6 +87,16 @@ impl World {
         World { store, database }
     }
 
+    /// A database that exists, opened.
+    pub async fn opened(database: TestDatabase) -> Self {
+        Self::on(database).await
+    }
+
+    /// Gives the database back; the store is closed.
+    pub fn into_database(self) -> TestDatabase {
+        self.database
+    }
+
     /// The same store, for a task of its own.
     pub fn share(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)
@@ -108,37 +117,8 @@ impl World {
 
     /// Runs a statement past the store and gives every row as one line of text, columns separated by `|`.
     pub async fn sql(&self, text: &str) -> Vec<String> {
-        if self.is_sqlite() {
-            let mut raw = SqliteConnectOptions::from_str(&self.database.url)
-                .unwrap()
-                .connect()
-                .await
-                .unwrap();
-            let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
-            raw.close().await.unwrap();
-            rows.iter()
-                .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-                .collect()
-        } else {
-            let mut raw = PgConnectOptions::from_str(&self.database.url)
-                .unwrap()
-                .connect()
-                .await
-                .unwrap();
-            let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(&mut raw).await.unwrap();
-            raw.close().await.unwrap();
-            rows.iter()
-                .map(|row| line(row.len(), |i| row.get_unchecked(i)))
-                .collect()
-        }
+        sql(&self.database.url, text).await
     }
-}
-
-fn line(columns: usize, column: impl Fn(usize) -> Option<String>) -> String {
-    (0..columns)
-        .map(|i| column(i).unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("|")
 }
 
 async fn open(url: &str) -> Arc<dyn Store> {

@@ -93,7 +93,7 @@ impl Client {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), looking)
+        tokio::time::timeout(Duration::from_secs(300), looking)
             .await
             .expect("the broadcast comes that far")
     }

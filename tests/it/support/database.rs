@@ -1,10 +1,15 @@
 //! An empty database for each test, on both engines. Never shared between tests, and never skipped because a server is missing.
 
+use std::path::Path;
+use std::process::Command;
 use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
 use tempfile::TempDir;
+
+use super::program::Place;
 
 /// The variable with the URL of a PostgreSQL server on which the tests may create databases.
 const SERVER_VARIABLE: &str = "HIKYAKU_TEST_POSTGRES_URL";
@@ -16,6 +21,16 @@ pub struct TestDatabase {
     /// Where a SQLite file lives; it goes with the value. A PostgreSQL database stays until its throw-away server ends, because a
     /// pool that is still closing would refuse to let it be dropped.
     _dir: Option<TempDir>,
+}
+
+impl TestDatabase {
+    /// One that is there, and stays when this is gone.
+    pub fn at(url: &str) -> Self {
+        TestDatabase {
+            url: url.to_owned(),
+            _dir: None,
+        }
+    }
 }
 
 /// A new database on the PostgreSQL server that the tests were given.
@@ -46,12 +61,121 @@ pub async fn fresh_postgres() -> TestDatabase {
 
 /// A new SQLite file in a directory of its own. The file itself does not exist yet.
 pub fn fresh_sqlite() -> TestDatabase {
-    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    fresh_sqlite_in(&std::env::temp_dir())
+}
+
+/// As [`fresh_sqlite`], where no disk has to be waited for, if the system has such a place: for stories of many commits that do
+/// not turn on what a disk does.
+pub fn fresh_sqlite_in_memory() -> TestDatabase {
+    fresh_sqlite_in(Path::new("/dev/shm"))
+}
+
+fn fresh_sqlite_in(place: &Path) -> TestDatabase {
+    let dir = tempfile::tempdir_in(place).or_else(|_| tempfile::tempdir());
+    let dir = dir.expect("a temporary directory can be made");
     let file = dir.path().join("hikyaku.db");
     TestDatabase {
         url: format!("sqlite://{}", file.display()),
         _dir: Some(dir),
     }
+}
+
+/// Runs a statement past the store and gives every row as one line of text, columns separated by `|`.
+pub async fn sql(url: &str, text: &str) -> Vec<String> {
+    let mut raw = Raw::open(url).await;
+    let lines = raw.lines(text).await;
+    raw.close().await;
+    lines
+}
+
+/// A way past the store.
+pub enum Raw {
+    Lite(SqliteConnection),
+    Pg(PgConnection),
+}
+
+impl Raw {
+    pub async fn open(url: &str) -> Self {
+        if url.starts_with("sqlite") {
+            Raw::Lite(SqliteConnectOptions::from_str(url).unwrap().connect().await.unwrap())
+        } else {
+            Raw::Pg(PgConnectOptions::from_str(url).unwrap().connect().await.unwrap())
+        }
+    }
+
+    /// Runs a statement and gives every row as one line of text, columns separated by `|`.
+    pub async fn lines(&mut self, text: &str) -> Vec<String> {
+        match self {
+            Raw::Lite(lite) => {
+                let rows = sqlx::query(AssertSqlSafe(text)).fetch_all(lite).await.unwrap();
+                rows.iter()
+                    .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+                    .collect()
+            }
+            Raw::Pg(pg) => {
+                let rows = sqlx::raw_sql(AssertSqlSafe(text)).fetch_all(pg).await.unwrap();
+                rows.iter()
+                    .map(|row| line(row.len(), |i| row.get_unchecked(i)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Runs a statement for what it does.
+    pub async fn run(&mut self, text: &str) {
+        self.lines(text).await;
+    }
+
+    async fn close(self) {
+        match self {
+            Raw::Lite(lite) => lite.close().await.unwrap(),
+            Raw::Pg(pg) => pg.close().await.unwrap(),
+        }
+    }
+}
+
+fn line(columns: usize, column: impl Fn(usize) -> Option<String>) -> String {
+    (0..columns)
+        .map(|i| column(i).unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("|")
+}
+
+/// The PostgreSQL tools that belong to the server of the tests.
+pub fn run_tool(name: &str, args: &[&str]) {
+    let done = Command::new(tool(name)).args(args).output().expect("the tool starts");
+    assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Debian keeps each version's programs in a folder of its own; the newest can read every older server.
+fn tool(name: &str) -> std::path::PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> = versions
+        .map(|v| v.path().join("bin").join(name))
+        .filter(|p| p.exists())
+        .collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+pub fn dump(from: &str, file: &Path) {
+    run_tool("pg_dump", &["--format=custom", "--file", file.to_str().unwrap(), from]);
+}
+
+/// A backup of the database as the manual tells it, restored into another one.
+pub async fn copy_of(database: &TestDatabase, place: &Place) -> TestDatabase {
+    if let Some(path) = database.url.strip_prefix("sqlite://") {
+        let copy = fresh_sqlite();
+        let file = copy.url.strip_prefix("sqlite://").expect("it is a file");
+        let from = format!("sqlite://{path}");
+        let made = place.run(&["backup", "--database-url", &from, file]);
+        assert_eq!(made.code, Some(0), "{}", made.err);
+        return copy;
+    }
+    let (file, copy) = (place.path().join("hikyaku.dump"), fresh_postgres().await);
+    dump(&database.url, &file);
+    run_tool("pg_restore", &["--dbname", &copy.url, file.to_str().expect("it is text")]);
+    copy
 }
 
 #[tokio::test]

@@ -104,11 +104,21 @@ pub struct Running {
 
 impl Running {
     /// Starts a command and reads what it prints, up to and including the line that holds `sign` and an address.
-    pub fn start(mut command: Command, sign: &str) -> Self {
+    pub fn start(command: Command, sign: &str) -> Self {
+        Self::start_saying(command, sign, Stdio::inherit())
+    }
+
+    /// As [`Running::start`]; what goes to standard error goes to a file.
+    pub fn start_with_log(command: Command, sign: &str, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("a file can be made");
+        Self::start_saying(command, sign, log.into())
+    }
+
+    fn start_saying(mut command: Command, sign: &str, err: Stdio) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(err)
             .spawn()
             .expect("the program starts");
         let out = BufReader::new(child.stdout.take().expect("standard output is piped"));
@@ -138,7 +148,6 @@ impl Running {
     }
 
     /// Waits until it has ended by itself.
-    #[cfg(feature = "failpoints")]
     pub async fn ended(&mut self, within: std::time::Duration) -> std::process::ExitStatus {
         let ended = async {
             loop {

@@ -3,6 +3,7 @@
 
 mod form;
 mod test;
+mod texts;
 mod words;
 
 use askama::Template;
