@@ -166,6 +166,21 @@ impl Stage {
         }
     }
 
+    /// Waits until every worker has looked at the relays once more: another broadcast has been through their hands. Only
+    /// where some worker beats and polls often.
+    pub async fn another_look(&self) {
+        let seen = async || -> Vec<i64> {
+            let workers = self.store.workers(self.plan.clock.now()).await.unwrap();
+            workers
+                .iter()
+                .filter(|w| w.state == "live")
+                .map(|w| w.seen_at.0)
+                .collect()
+        };
+        let now = self.plan.clock.now();
+        eventually(async || seen().await.iter().all(|at| *at >= now.0)).await;
+    }
+
     /// Hires a worker.
     pub async fn hire(&self) -> Hand {
         self.hire_on(Arc::clone(&self.store)).await
