@@ -3,17 +3,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, ToldClock};
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::domain::relay::{RelaySpec, check_name};
 use crate::domain::retry::RetryPolicy;
+use crate::domain::time::Timestamp;
 use crate::domain::token::{SECRET_BYTES, SecretKey};
 use crate::pipeline::compose::Desk;
 use crate::pipeline::deliver::Gauges;
@@ -24,6 +26,11 @@ use crate::smtp::RelayConfig;
 use crate::store::workers::NewWorker;
 use crate::store::{DatabaseUrl, Store, lock};
 use crate::web::{self, Limits, WebState};
+
+/// How often the database is asked for the time: quartz clocks drift by less than a millisecond in that time.
+const TIME_EVERY: Duration = Duration::from_secs(5);
+/// An answer whose middle is longer ago than this says little.
+const TIME_OLD: Duration = Duration::from_millis(250);
 
 /// The setting that holds the installation's signing secret.
 const SECRET_SETTING: &str = "signing_secret";
@@ -64,15 +71,18 @@ impl App {
     /// # Errors
     /// What could not be opened, bound or read, and what to do about it.
     pub async fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         prepare_data_dir(config)?;
         let url = DatabaseUrl::parse(config.database.url.expose()).map_err(anyhow::Error::msg)?;
         let lock = if roles.worker { lock::take(&url)? } else { None };
-        let store = crate::store::open_with(&url, config.database.connections)
+        let stores = crate::store::open_with(&url, config.database.connections)
             .await
             .context("opening the database")?;
-        let secret = shared_secret(&*store).await?;
+        let store = stores.work;
         let stop = CancellationToken::new();
+        let clock = keep_time(&store, &stop)
+            .await
+            .context("asking the database for the time")?;
+        let secret = shared_secret(&*store).await?;
 
         let listener = if roles.web {
             Some(bind(config.web.listen).await?)
@@ -115,7 +125,7 @@ impl App {
             tokio::spawn(async move { worker::run(deps, stop).await.context("the worker") })
         });
         let state = WebState {
-            store: Arc::clone(&store),
+            store: stores.requests,
             clock: Arc::clone(&clock),
             secret,
             public_url,
@@ -219,6 +229,38 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// The clock of this process: the database's, where many machines share one, so that they agree on leases and on what is due,
+/// whatever their own clocks show.
+async fn keep_time(store: &Arc<dyn Store>, stop: &CancellationToken) -> crate::store::Result<Arc<dyn Clock>> {
+    let Some((at, there)) = ask_time(&**store).await? else {
+        return Ok(Arc::new(SystemClock));
+    };
+    let clock = Arc::new(ToldClock::new(at, there));
+    let (store, told, stop) = (Arc::clone(store), Arc::clone(&clock), stop.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(TIME_EVERY) => {}
+            }
+            // While the database is away, the clock goes on by itself.
+            if let Ok(Some((at, there))) = ask_time(&*store).await
+                && at.elapsed() < TIME_OLD
+            {
+                told.tell(at, there);
+            }
+        }
+    });
+    Ok(clock)
+}
+
+/// The time of the database, and when it was that here: the middle between question and answer.
+async fn ask_time(store: &dyn Store) -> crate::store::Result<Option<(Instant, Timestamp)>> {
+    let asked = Instant::now();
+    let there = store.time().await?;
+    Ok(there.map(|there| (asked + asked.elapsed() / 2, there)))
 }
 
 /// The data directory holds addresses and the signing secret: it is for its owner only.

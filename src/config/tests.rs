@@ -35,7 +35,7 @@ fn the_sample_is_the_default_and_needs_nothing_but_a_home() {
     assert_eq!(config.web.listen.to_string(), "127.0.0.1:8025");
     assert_eq!(config.web.public_url(config.web.listen), "http://127.0.0.1:8025");
     assert!(config.relay.url.is_none() && config.web.api_key.is_none());
-    assert_eq!(config.worker.lease, Duration::from_secs(15));
+    assert_eq!(config.worker.lease, Duration::from_secs(10));
     assert_eq!(config.retry.max_age, Duration::from_secs(72 * 3_600));
     assert_eq!(config.log.format, LogFormat::Text);
 }

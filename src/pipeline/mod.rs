@@ -12,7 +12,8 @@
 //! | 7 | [`sweep`] | jobs of dead workers → ready again | queued, or in doubt |
 //!
 //! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want of broadcasts,
-//! [`relays`] what they want of relays and [`dkim`] what they want of keys, [`probe`] tests a relay, and [`worker`] is the loop.
+//! [`relays`] what they want of relays and [`dkim`] what they want of keys, [`probe`] tests a relay,
+//! [`outlook`] says what slows a broadcast down, and [`worker`] is the loop.
 
 pub mod accept;
 pub mod compose;
@@ -22,6 +23,7 @@ pub mod dkim;
 pub mod fan_out;
 pub mod guard;
 pub mod lease;
+pub mod outlook;
 pub mod probe;
 pub mod relays;
 pub mod schedule;

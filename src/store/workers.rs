@@ -32,6 +32,10 @@ pub struct Rescued {
 
 #[async_trait]
 pub trait Workers: Send + Sync {
+    /// What time it is where the database is: by it the processes of many machines agree on leases and on what is due.
+    /// `None` where that is this machine.
+    async fn time(&self) -> Result<Option<Timestamp>>;
+
     async fn register_worker(&self, me: &NewWorker, lease_until: Timestamp, now: Timestamp) -> Result<i64>;
 
     /// Extends the lease of a worker and of all its jobs. Runs on its own connection, so that a busy

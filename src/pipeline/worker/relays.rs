@@ -198,6 +198,7 @@ impl Fleet {
             permille: p.permille,
             base_us: p.base_us,
             suspended_until: p.suspended_until,
+            reason: p.reason.as_deref().map(Into::into),
         };
         let learnt_lanes = rows()
             .filter(|p| !p.lane.is_empty())
@@ -208,13 +209,15 @@ impl Fleet {
         let config = crew.map(|relay| &relay.config);
         let mut limits = said.spec.limits;
         limits.per_sec = limits.per_sec.or(config.and_then(|c| c.rate_per_sec));
+        let (day_kind, per_day) = brake::day_limit(said, now);
         Ok(Terms {
             relay_id: said.id,
             name: said.name.as_str().into(),
             weight: said.spec.weight,
             connections: config.map_or(1, |c| c.connections),
             limits,
-            per_day: brake::per_day(said, now),
+            per_day,
+            day_kind,
             lanes: said.spec.lanes.clone(),
             learnt: own.as_ref().map_or(Learnt::NOTHING, learnt),
             learnt_lanes,
@@ -231,7 +234,9 @@ impl Fleet {
         if let Some(why) = self.refused.get(&said.id) {
             return shut(BrakeKind::RelayPaused, why, None);
         }
-        if let Some(brake) = brake::full_stop(said, own, now) {
+        // What of an hour or a day is used up is the permits' to say: some of it may still be at hand.
+        let counted = |b: &Brake| matches!(b.kind, BrakeKind::WarmUp | BrakeKind::DayLimit | BrakeKind::HourLimit);
+        if let Some(brake) = brake::full_stop(said, own, now).filter(|b| !counted(b)) {
             self.probes.remove(&said.id);
             self.note_failing(said.id, own.is_some_and(|p| p.failures > 0));
             return Ok(Door::Shut(brake));
@@ -277,13 +282,15 @@ impl Fleet {
                 let deps = Arc::new(self.slot_deps(relay, &stop));
                 let now = self.shared.deps.clock.now();
                 // Before the slots, which would find no place to wait at.
+                let (day_kind, per_day) = brake::day_limit(said, now);
                 let terms = Terms {
                     relay_id: said.id,
                     name: said.name.as_str().into(),
                     weight: said.spec.weight,
                     connections: relay.config.connections,
                     limits: said.spec.limits,
-                    per_day: brake::per_day(said, now),
+                    per_day,
+                    day_kind,
                     lanes: said.spec.lanes.clone(),
                     learnt: Learnt::NOTHING,
                     learnt_lanes: HashMap::new(),
@@ -346,7 +353,7 @@ impl Fleet {
                 self.write_refusals().await;
                 Ok(())
             }
-            News::Failed { relay_id, reason } => {
+            News::Failed { relay_id, reason, at } => {
                 self.probes.remove(&relay_id);
                 let pause = self.suspension(relay_id);
                 tracing::warn!(
@@ -355,7 +362,7 @@ impl Fleet {
                     pause_ms = pause,
                     "A relay fails and is left alone for a while"
                 );
-                store.relay_failed(relay_id, &reason, pause, now).await.map(drop)
+                store.relay_failed(relay_id, &reason, pause, at).await.map(drop)
             }
             News::Works { relay_id } => {
                 self.probes.remove(&relay_id);

@@ -107,6 +107,8 @@ fn statements() -> BTreeMap<String, Texts> {
     found.remove("notify");
     // Only PostgreSQL has a birthmark.
     found.remove("birthmark_here");
+    // Only PostgreSQL has a clock of its own.
+    found.remove("time_there");
     found
 }
 
