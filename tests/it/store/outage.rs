@@ -1,7 +1,6 @@
 //! A database that hangs, breaks off and comes back; one whose log a reader holds up; a crowd that falls due at once. Every step
 //! has an end, and the next one finds the store as it was.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +10,6 @@ use hikyaku::domain::job::JobKind;
 use hikyaku::selftest::proxy::Line;
 use hikyaku::store::queue::PROMOTED_MAX;
 use hikyaku::store::{self, DatabaseUrl, Store};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 use tokio::time::timeout;
 
 use super::contract;
@@ -141,39 +138,4 @@ async fn a_crowd_that_falls_due_at_once_is_let_in_by_steps_and_a_newcomer_passes
     let mut seqs: Vec<_> = first.iter().map(|job| (job.seq, job.broadcast_id.clone())).collect();
     seqs.dedup_by(|a, b| a.1 == b.1);
     assert_eq!(seqs.len(), 2, "the newcomer is among the first: {seqs:?}");
-}
-
-fn wal_bytes(w: &World) -> u64 {
-    let path = w.url().strip_prefix("sqlite://").unwrap();
-    std::fs::metadata(format!("{path}-wal")).map_or(0, |m| m.len())
-}
-
-/// What a reader held up is made good as soon as it has left, without anybody writing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_of_sqlite_is_small_again_when_a_long_reader_has_left() {
-    let w = World::sqlite().await;
-    let mut reader = SqliteConnectOptions::from_str(w.url())
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
-    sqlx::raw_sql("BEGIN; SELECT COUNT(*) FROM settings")
-        .execute(&mut reader)
-        .await
-        .unwrap();
-    let much = "x".repeat(4 << 20);
-    for n in 0..20 {
-        w.put_setting("much", &format!("{n}{much}")).await.unwrap();
-    }
-    let grown = wal_bytes(&w);
-    assert!(grown > 64 << 20, "the reader holds nothing up: {grown} bytes");
-    reader.close().await.unwrap();
-    let shrunk = async {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        while wal_bytes(&w) > 64 << 20 {
-            look.tick().await;
-        }
-    };
-    timeout(PATIENCE, shrunk).await.expect("the log is emptied");
-    w.put_setting("much", "little").await.unwrap();
 }
