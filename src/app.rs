@@ -65,20 +65,21 @@ impl App {
     /// # Errors
     /// What could not be opened, bound or read, and what to do about it.
     pub async fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
-        let following = FollowingClock::default();
-        let clock: Arc<dyn Clock> = Arc::new(following.clone());
         prepare_data_dir(config)?;
         let url = DatabaseUrl::parse(config.database.url.expose()).map_err(anyhow::Error::msg)?;
         let lock = if roles.worker { lock::take(&url)? } else { None };
-        let store = crate::store::open_with(&url, config.database.connections)
+        let stores = crate::store::open_with(&url, config.database.connections)
             .await
             .context("opening the database")?;
+        let store = stores.work;
+        let stop = CancellationToken::new();
+        let following = FollowingClock::default();
+        let clock: Arc<dyn Clock> = Arc::new(following.clone());
         timekeeper::set(&*store, &following)
             .await
             .context("asking the database for the time")?;
-        let secret = shared_secret(&*store).await?;
-        let stop = CancellationToken::new();
         tokio::spawn(timekeeper::keep(Arc::downgrade(&store), following, stop.child_token()));
+        let secret = shared_secret(&*store).await?;
 
         let listener = if roles.web {
             Some(bind(config.web.listen).await?)
@@ -102,6 +103,8 @@ impl App {
             (None, _) => CAPTURE_NAME.to_owned(),
         };
         let dns = Dns::of(config.dns.server);
+        let lanes = Lanes::new(config.dns.mx_lanes.then(|| dns.clone()), Arc::clone(&clock));
+        lanes.mute(capture.is_some());
         let worker = roles.worker.then(|| {
             let deps = Deps {
                 store: Arc::clone(&store),
@@ -110,7 +113,7 @@ impl App {
                     capture: capture.as_deref().map(capture_relay),
                 },
                 gauges: Arc::new(Gauges::default()),
-                lanes: Lanes::new(config.dns.mx_lanes.then(|| dns.clone()), Arc::clone(&clock)),
+                lanes,
                 desk: Desk::new(secret.clone(), Arc::clone(&public_url)),
                 me: introduce(),
                 settings: settings(config),
@@ -119,7 +122,7 @@ impl App {
             tokio::spawn(async move { worker::run(deps, stop).await.context("the worker") })
         });
         let state = WebState {
-            store: Arc::clone(&store),
+            store: stores.requests,
             clock: Arc::clone(&clock),
             secret,
             public_url,

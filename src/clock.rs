@@ -45,6 +45,12 @@ impl FollowingClock {
         moved
     }
 
+    /// Whether anybody has set it.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst) != UNSET
+    }
+
     /// Milliseconds since this machine was started.
     #[must_use]
     pub fn up() -> i64 {
@@ -96,6 +102,7 @@ mod tests {
     fn a_clock_that_follows_shows_the_machines_time_until_it_is_set() {
         let clock = FollowingClock::default();
         assert!((clock.now() - SystemClock.now()).abs() < 60_000);
+        assert!(!clock.is_set());
         let theirs = Timestamp(1_000_000);
         assert!(clock.set(FollowingClock::up(), theirs) < -1_000_000, "it was this century before");
         let since = clock.now() - theirs;

@@ -1,12 +1,15 @@
 //! Logging: one subscriber, set up once, that writes to standard error. Never decides what is worth a line, and never touches
 //! standard output, which belongs to the results of commands.
 
+mod limit;
+
 use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use self::limit::{Limit, Limited};
 use crate::config::{Log, LogFormat};
 
 /// Starts logging for the whole process.
@@ -19,9 +22,23 @@ pub fn init(log: &Log) -> Result<(), TelemetryError> {
     match log.format {
         LogFormat::Text => subscriber
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+            .map_event_format(|format| Limited {
+                format,
+                limit: Limit::default(),
+                is_json: false,
+            })
             .finish()
             .try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),
+        LogFormat::Json => subscriber
+            .json()
+            .flatten_event(true)
+            .map_event_format(|format| Limited {
+                format,
+                limit: Limit::default(),
+                is_json: true,
+            })
+            .finish()
+            .try_init(),
     }
     .map_err(TelemetryError::Twice)
 }

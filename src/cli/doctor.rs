@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::domain::dkim::DkimKey;
 use crate::pipeline::dkim::{self, Unpublished};
+use crate::pipeline::lease::margin;
 use crate::smtp::{Connection, RelayConfig, TlsContext, TlsMode};
 use crate::store::schema::{self, Inspection};
 use crate::store::{self, DatabaseUrl};
@@ -258,11 +259,12 @@ fn schema_finding(config: &Config, url: &DatabaseUrl, found: Option<&Inspection>
 /// Leases are compared across machines by their own clocks, so a clock that is far off takes other workers' jobs.
 fn clock(config: &Config, found: &Inspection) -> Option<Finding> {
     let off_ms = SystemClock.now() - found.server_now?;
-    let lease_ms = i64::try_from(config.worker.lease.as_millis()).unwrap_or(i64::MAX);
+    let (lease, margin) = (config.worker.lease, margin(config.worker.lease));
+    let margin_ms = i64::try_from(margin.as_millis()).unwrap_or(i64::MAX);
     let text = format!("this machine's clock and the database's differ by {off_ms} ms");
     Some(match off_ms.abs() {
-        off if off > lease_ms / 2 => {
-            Finding::fail("clock", format!("{text}, too much for leases of {} s; set both by NTP", lease_ms / 1_000))
+        off if off > margin_ms => {
+            Finding::fail("clock", format!("{text}, too much for leases of {} s; set both by NTP", lease.as_secs()))
         }
         off if off > CLOCK_OFF_WARN_MS => Finding::warn("clock", format!("{text}; set both by NTP")),
         _ => Finding::ok("clock", text),

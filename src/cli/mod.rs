@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod backup;
+mod bench;
 mod client;
 mod demo;
 mod dkim;
@@ -56,12 +57,13 @@ enum Command {
     Restored(backup::Restored),
     Openapi(openapi::Openapi),
     Sink(sink::Sink),
+    Bench(bench::Bench),
     Selftest(selftest::Selftest),
 }
 
 /// The commands by what a person wants to do; every command stands in one group, which a test holds.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Try it", &["demo"]),
+    ("Try it", &["demo", "bench"]),
     ("Run it", &["serve", "web", "worker"]),
     ("Use it", &["send", "status"]),
     (
@@ -133,6 +135,7 @@ async fn dispatch(command: Option<Command>) -> Outcome {
         Some(Command::Restored(args)) => backup::restored(args).await,
         Some(Command::Openapi(_)) => openapi::run(),
         Some(Command::Sink(args)) => sink::run(args).await,
+        Some(Command::Bench(args)) => bench::run(args).await,
         Some(Command::Selftest(args)) => selftest::run(args).await,
     }
 }

@@ -239,7 +239,7 @@ fn tell_all(stats: &SinkStats, ran: Duration) {
 }
 
 /// Reads `20ms`, `1.5s`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("'{text}' is not a time such as 20ms or 1.5s");
     let (number, unit_ms) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 1.0),

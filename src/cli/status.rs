@@ -9,10 +9,11 @@ use super::client::{Api, ServerArgs, given};
 use super::exit::{Exit, Failed, Outcome};
 use super::settings::{DatabaseArgs, Overrides, database_url};
 use super::terminal::{number, say, span, table};
-use super::view::{View, pace_in_words};
+use super::view::{View, rate_in_words};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Secret;
 use crate::domain::id::BroadcastId;
+use crate::pipeline::outlook::{Outlook, outlook};
 use crate::store::{self, DatabaseUrl, Store};
 
 /// Between two looks of `--watch`.
@@ -140,7 +141,11 @@ impl Source {
             }
             Source::Store(store) => {
                 let page = store.broadcasts(None, i64::from(limit)).await?;
-                Ok(page.rows.into_iter().map(|b| View::stored(b, None)).collect())
+                Ok(page
+                    .rows
+                    .into_iter()
+                    .map(|b| View::stored(b, None, Outlook::default()))
+                    .collect())
             }
         }
     }
@@ -153,8 +158,10 @@ impl Source {
                 .map_err(|e| e.into_failed(api.base())),
             Source::Store(store) => match store.broadcast(id).await? {
                 Some(broadcast) => {
-                    let rate = store.rate(id, SystemClock.now()).await?;
-                    Ok(View::stored(broadcast, Some(rate)))
+                    let now = SystemClock.now();
+                    let rate = store.rate(id, now).await?;
+                    let outlook = outlook(&**store, &broadcast, rate, now).await?;
+                    Ok(View::stored(broadcast, Some(rate), outlook))
                 }
                 None => {
                     Err(Failed::here(format!("there is no broadcast {id}; `hikyaku status` lists the newest ones")))
@@ -231,15 +238,21 @@ fn print_one(view: &View) -> bool {
     line("counts", &view.counts_in_words());
     let is_read = line("sum", &view.conservation());
     if let Some(rate) = view.rate_per_sec.filter(|_| !view.is_final()) {
-        let left = view.expected() - view.counts.settled();
-        let pace = pace_in_words(rate, left);
+        let pace = rate_in_words(rate).unwrap_or_else(|| "nothing was sent in the last seconds".to_owned());
+        let left = view
+            .eta_seconds
+            .map_or_else(String::new, |secs| format!(", {} left", span(secs as f64)));
+        line("pace", &format!("{pace}{left}"));
+    }
+    if let Some(brake) = &view.slowed_by {
+        let until = brake.until.map_or_else(String::new, |at| format!(", until {at}"));
         line(
-            "pace",
-            if pace.is_empty() {
-                "nothing was sent in the last seconds"
+            if brake.kind.is_full_stop() {
+                "stands still"
             } else {
-                &pace
+                "slowed by"
             },
+            &format!("{}{until}", brake.in_words()),
         );
     }
     if view.possible_duplicates > 0 {

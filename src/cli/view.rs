@@ -9,10 +9,12 @@ use tokio::time::Instant;
 
 use super::exit::Exit;
 use super::terminal::{number, span};
+use crate::domain::brake::Brake;
 use crate::domain::broadcast::{Broadcast, BroadcastStatus};
 use crate::domain::counts::Counts;
 use crate::domain::message::MessageStatus;
 use crate::domain::time::Timestamp;
+use crate::pipeline::outlook::Outlook;
 use crate::store::reports::Rate;
 
 /// What is shown of a broadcast. Reads the API's JSON and ignores what it does not show.
@@ -34,6 +36,10 @@ pub struct View {
     #[serde(default)]
     pub rate_per_sec: Option<f64>,
     #[serde(default)]
+    pub eta_seconds: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowed_by: Option<Brake>,
+    #[serde(default)]
     pub possible_duplicates: i64,
     #[serde(default)]
     pub created_at: Option<String>,
@@ -48,7 +54,7 @@ pub struct View {
 impl View {
     /// From the database.
     #[must_use]
-    pub fn stored(broadcast: Broadcast, rate: Option<Rate>) -> Self {
+    pub fn stored(broadcast: Broadcast, rate: Option<Rate>, outlook: Outlook) -> Self {
         Self {
             id: broadcast.id.to_string(),
             status: broadcast.status.to_string(),
@@ -59,6 +65,8 @@ impl View {
             rejected: broadcast.received.rejected,
             duplicates: broadcast.received.duplicates,
             rate_per_sec: rate.map(|r| r.per_sec),
+            eta_seconds: outlook.eta_ms.map(|ms| ms / 1_000),
+            slowed_by: outlook.slowed_by,
             possible_duplicates: rate.map_or(0, |r| r.possible_duplicates),
             created_at: Some(broadcast.created_at.to_string()),
             started_at: broadcast.started_at.map(|t| t.to_string()),
@@ -169,15 +177,21 @@ impl Speed {
     }
 }
 
+/// A rate: `8,403/s`. `None` while nothing moves.
+#[must_use]
+pub fn rate_in_words(rate_per_sec: f64) -> Option<String> {
+    match rate_per_sec {
+        still if still < 0.05 => None,
+        slow if slow < 10.0 => Some(format!("{slow:.1}/s")),
+        rate => Some(format!("{}/s", number(rate.round() as i64))),
+    }
+}
+
 /// A rate and what it means for the rest: `8,403/s, 12 s left`. Empty while nothing moves.
 #[must_use]
 pub fn pace_in_words(rate_per_sec: f64, left: i64) -> String {
-    if rate_per_sec < 0.05 {
+    let Some(rate) = rate_in_words(rate_per_sec) else {
         return String::new();
-    }
-    let rate = match rate_per_sec {
-        slow if slow < 10.0 => format!("{slow:.1}/s"),
-        rate => format!("{}/s", number(rate.round() as i64)),
     };
     match left {
         0 => rate,

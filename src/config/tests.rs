@@ -35,7 +35,7 @@ fn the_sample_is_the_default_and_needs_nothing_but_a_home() {
     assert_eq!(config.web.listen.to_string(), "127.0.0.1:8025");
     assert_eq!(config.web.public_url(config.web.listen), "http://127.0.0.1:8025");
     assert!(config.relay.url.is_none() && config.web.api_key.is_none());
-    assert_eq!(config.worker.lease, Duration::from_secs(15));
+    assert_eq!(config.worker.lease, Duration::from_secs(10));
     assert_eq!(config.retry.max_age, Duration::from_secs(72 * 3_600));
     assert_eq!(config.log.format, LogFormat::Text);
 }
@@ -98,6 +98,7 @@ fn all_problems_are_told_at_once_each_with_key_origin_and_fix() {
         web = { listen = 8025, lisen = "x" }
         worker = { lease_secs = 9, heartbeat_secs = 4, poll_secs = -1 }
         retry = { delays_secs = [] }
+        dns = { mx_lanes = "yes" }
         smtp = { host = "x" }
         "#,
     );
@@ -105,6 +106,7 @@ fn all_problems_are_told_at_once_each_with_key_origin_and_fix() {
         ("HOME", "/h"),
         ("HIKYAKU_CONFIG", &path),
         ("HIKYAKU_DATABASE_URL", "mysql://root:hunter2@db/x"),
+        ("HIKYAKU_DNS_SERVER", "ns1.example.org"),
         ("HIKYAKU_LOG_FORMAT", "xml"),
         ("HIKYAKU_PUBLIC_URL", "mail.example.org"),
         ("HIKYAKU_API_KEY", "short"),
@@ -118,6 +120,8 @@ fn all_problems_are_told_at_once_each_with_key_origin_and_fix() {
         ("worker.poll_secs", &path),
         ("retry.delays_secs", &path),
         ("smtp", &path),
+        ("dns.mx_lanes", &path),
+        ("dns.server", "HIKYAKU_DNS_SERVER"),
         ("database.url", "HIKYAKU_DATABASE_URL"),
         ("log.format", "HIKYAKU_LOG_FORMAT"),
         ("web.public_url", "HIKYAKU_PUBLIC_URL"),

@@ -10,6 +10,8 @@ use super::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BrakeKind {
+    /// Nobody is there to send.
+    NoWorker,
     /// There is no relay, or none of the name that the broadcast asks for.
     NoRelay,
     RelayPaused,
@@ -18,12 +20,23 @@ pub enum BrakeKind {
     /// The relay asked for less.
     RelaySuspended,
     QuietHours,
+    /// The relay's day is used up, since it is new and warms up.
+    WarmUp,
     DayLimit,
     HourLimit,
+    /// The destination asked for less.
     LaneSuspended,
+    /// The pace to the destination was lowered, since it asked for less.
+    LaneSlowed,
     LaneLimit,
+    /// The connections that the destination may have are all busy.
+    LaneConnections,
+    /// The pace was lowered, since the relay asked for less.
+    RelaySlowed,
     SecondLimit,
     ConnectionsBusy,
+    /// What is left was deferred, and waits for its next attempt.
+    Retries,
 }
 
 /// What keeps mail from going faster, and until when.
@@ -42,27 +55,63 @@ pub struct Brake {
 }
 
 impl BrakeKind {
+    pub const ALL: [BrakeKind; 17] = [
+        BrakeKind::NoWorker,
+        BrakeKind::NoRelay,
+        BrakeKind::RelayPaused,
+        BrakeKind::RelayFailing,
+        BrakeKind::RelaySuspended,
+        BrakeKind::QuietHours,
+        BrakeKind::WarmUp,
+        BrakeKind::DayLimit,
+        BrakeKind::HourLimit,
+        BrakeKind::LaneSuspended,
+        BrakeKind::LaneSlowed,
+        BrakeKind::LaneLimit,
+        BrakeKind::LaneConnections,
+        BrakeKind::RelaySlowed,
+        BrakeKind::SecondLimit,
+        BrakeKind::ConnectionsBusy,
+        BrakeKind::Retries,
+    ];
+
+    /// As the API calls it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            BrakeKind::NoWorker => "no_worker",
             BrakeKind::NoRelay => "no_relay",
             BrakeKind::RelayPaused => "relay_paused",
             BrakeKind::RelayFailing => "relay_failing",
             BrakeKind::RelaySuspended => "relay_suspended",
             BrakeKind::QuietHours => "quiet_hours",
+            BrakeKind::WarmUp => "warm_up",
             BrakeKind::DayLimit => "day_limit",
             BrakeKind::HourLimit => "hour_limit",
             BrakeKind::LaneSuspended => "lane_suspended",
+            BrakeKind::LaneSlowed => "lane_slowed",
             BrakeKind::LaneLimit => "lane_limit",
+            BrakeKind::LaneConnections => "lane_connections",
+            BrakeKind::RelaySlowed => "relay_slowed",
             BrakeKind::SecondLimit => "second_limit",
             BrakeKind::ConnectionsBusy => "connections_busy",
+            BrakeKind::Retries => "retries",
         }
     }
 
     /// Whether nothing at all goes out while it holds.
     #[must_use]
     pub fn is_full_stop(self) -> bool {
-        !matches!(self, BrakeKind::LaneLimit | BrakeKind::SecondLimit | BrakeKind::ConnectionsBusy)
+        !matches!(
+            self,
+            BrakeKind::LaneSuspended
+                | BrakeKind::LaneSlowed
+                | BrakeKind::LaneLimit
+                | BrakeKind::LaneConnections
+                | BrakeKind::RelaySlowed
+                | BrakeKind::SecondLimit
+                | BrakeKind::ConnectionsBusy
+        )
     }
 }
 
@@ -76,6 +125,35 @@ impl Brake {
             reason: reason.into(),
             until,
         }
+    }
+
+    /// Of no relay.
+    #[must_use]
+    pub fn at_large(kind: BrakeKind, reason: impl Into<String>, until: Option<Timestamp>) -> Self {
+        Self {
+            kind,
+            relay: None,
+            lane: None,
+            reason: reason.into(),
+            until,
+        }
+    }
+
+    /// What it is on and why: `google on relay primary: the limit is 5 messages a second`. A clause without its end.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match (&self.lane, &self.relay) {
+            (Some(lane), Some(relay)) => format!("{lane} on relay {relay}: {}", self.reason),
+            (Some(what), None) => format!("{what}: {}", self.reason),
+            (None, Some(relay)) => format!("relay {relay}: {}", self.reason),
+            (None, None) => self.reason.clone(),
+        }
+    }
+
+    #[must_use]
+    pub fn on_lane(mut self, lane: &str) -> Self {
+        self.lane = Some(lane.to_owned());
+        self
     }
 }
 
@@ -97,92 +175,67 @@ pub fn full_stop(relay: &Relay, pace: Option<&PaceRow>, now: Timestamp) -> Optio
     if let Some(until) = pace.suspended_until.filter(|at| *at > now) {
         return brake(BrakeKind::RelaySuspended, reason(), Some(until));
     }
-    let limits = relay.spec.limits;
-    let per_day = per_day(relay, now).map(i64::from);
     let (hour_taken, day_taken) = pace.account.taken(now);
-    if per_day.is_some_and(|limit| day_taken >= limit) {
-        return brake(
-            BrakeKind::DayLimit,
-            format!("{day_taken} messages went out today, which is the limit"),
-            Some(Span::Day.end(now)),
-        );
+    let (kind, per_day) = day_limit(relay, now);
+    if per_day.is_some_and(|limit| day_taken >= i64::from(limit)) {
+        return brake(kind, used_up(kind, day_taken), Some(Span::Day.end(now)));
     }
-    if limits.per_hour.is_some_and(|limit| hour_taken >= i64::from(limit)) {
-        return brake(
-            BrakeKind::HourLimit,
-            format!("{hour_taken} messages went out this hour, which is the limit"),
-            Some(Span::Hour.end(now)),
-        );
+    let per_hour = relay.spec.limits.per_hour;
+    if per_hour.is_some_and(|limit| hour_taken >= i64::from(limit)) {
+        let kind = BrakeKind::HourLimit;
+        return brake(kind, used_up(kind, hour_taken), Some(Span::Hour.end(now)));
     }
     None
 }
 
-/// Most messages through a relay today, its warm-up included.
+/// Says which limit was used up by so many messages.
 #[must_use]
-pub fn per_day(relay: &Relay, now: Timestamp) -> Option<u32> {
-    let warm_up = relay.spec.warm_up.and_then(|w| w.per_day(now));
-    match (relay.spec.limits.per_day, warm_up) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+pub fn used_up(kind: BrakeKind, taken: i64) -> String {
+    match kind {
+        BrakeKind::WarmUp => format!("it is warming up and may send {taken} messages today"),
+        BrakeKind::HourLimit => format!("its limit of {taken} messages an hour is used up"),
+        _ => format!("its limit of {taken} messages a day is used up"),
     }
 }
 
-/// The one brake that binds a broadcast now: nothing while any relay that may carry it takes mail at full speed.
-///
-/// `carriers` are the relays that may carry it, with what is known of them; `named` is the relay that it asks for.
+/// Most messages through a relay today, and which limit says so.
 #[must_use]
-pub fn binding(
-    named: Option<&str>,
-    carriers: &[(&Relay, Vec<&PaceRow>)],
-    reported: &[Brake],
-    now: Timestamp,
-) -> Option<Brake> {
-    let named_ones = || carriers.iter().filter(|(r, _)| named.is_none_or(|n| n == r.name));
-    if named.is_some() && named_ones().next().is_none() {
-        return Some(Brake {
-            kind: BrakeKind::NoRelay,
-            relay: named.map(str::to_owned),
-            lane: None,
-            reason: format!("there is no relay named {}", named.unwrap_or_default()),
-            until: None,
-        });
+pub fn day_limit(relay: &Relay, now: Timestamp) -> (BrakeKind, Option<u32>) {
+    let warm_up = relay.spec.warm_up.and_then(|w| w.per_day(now));
+    match (relay.spec.limits.per_day, warm_up) {
+        (Some(limit), Some(warm)) if limit <= warm => (BrakeKind::DayLimit, Some(limit)),
+        (_, Some(warm)) => (BrakeKind::WarmUp, Some(warm)),
+        (limit, None) => (BrakeKind::DayLimit, limit),
     }
-    let own = |rows: &[&PaceRow]| rows.iter().copied().find(|p| p.lane.is_empty()).cloned();
-    let stops: Vec<Option<Brake>> = named_ones()
-        .map(|(r, rows)| full_stop(r, own(rows).as_ref(), now))
+}
+
+/// What stops a broadcast altogether: every relay that may carry it takes nothing now. `relays` with what is known of each; `named`
+/// is the relay that the broadcast asks for.
+#[must_use]
+pub fn standstill(named: Option<&str>, relays: &[(&Relay, Option<&PaceRow>)], now: Timestamp) -> Option<Brake> {
+    let carriers: Vec<_> = relays
+        .iter()
+        .filter(|(relay, _)| named.is_none_or(|name| name == relay.name))
         .collect();
-    if !stops.is_empty() && stops.iter().all(Option::is_some) {
-        // The one that ends first; those that somebody has to end come last.
-        return stops
-            .into_iter()
-            .flatten()
-            .min_by_key(|b| b.until.map_or(i64::MAX, |at| at.0));
+    if carriers.is_empty() {
+        let reason = match named {
+            Some(name) => format!("there is no relay {name}"),
+            None => "no relay is stored".to_owned(),
+        };
+        return Some(Brake::at_large(BrakeKind::NoRelay, reason, None));
     }
-    let lanes = named_ones().flat_map(|(r, rows)| rows.iter().map(move |p| (r, p)));
-    let slowed = lanes.filter(|(_, p)| p.permille < 1_000 || p.suspended_until.is_some_and(|at| at > now));
-    let slowest = slowed.min_by_key(|(_, p)| p.permille).map(|(r, p)| {
-        let is_suspended = p.suspended_until.is_some_and(|at| at > now);
-        Brake {
-            kind: if is_suspended {
-                BrakeKind::LaneSuspended
-            } else {
-                BrakeKind::LaneLimit
-            },
-            relay: Some(r.name.clone()),
-            lane: (!p.lane.is_empty()).then(|| p.lane.clone()),
-            reason: p.reason.clone().unwrap_or_default(),
-            until: p.suspended_until.filter(|_| is_suspended),
-        }
-    });
-    let fits = |b: &&Brake| !b.kind.is_full_stop() && named.is_none_or(|n| b.relay.as_deref() == Some(n));
-    slowest.or_else(|| reported.iter().find(fits).cloned())
+    let stops: Option<Vec<Brake>> = carriers.iter().map(|(r, own)| full_stop(r, *own, now)).collect();
+    // The one that ends first; those that somebody has to end come last.
+    stops?
+        .into_iter()
+        .min_by_key(|brake| brake.until.map_or(i64::MAX, |at| at.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::ledger::Account;
-    use crate::domain::relay::{Limits, QuietHours, RelaySpec};
+    use crate::domain::relay::{Limits, QuietHours, RelaySpec, WarmUp};
 
     fn relay(name: &str) -> Relay {
         Relay {
@@ -256,19 +309,57 @@ mod tests {
     }
 
     #[test]
-    fn a_broadcast_is_braked_while_no_relay_takes_it() {
-        let (open, paused) = (
-            relay("a"),
-            Relay {
-                paused: Some("x".into()),
-                ..relay("b")
-            },
+    fn a_new_relay_is_stopped_by_its_warm_up_and_not_by_its_limit() {
+        let mut relay = relay("a");
+        relay.spec.limits.per_day = Some(100);
+        relay.spec.warm_up = Some(WarmUp {
+            started_at: NOW,
+            start_per_day: 10,
+            factor: 2.0,
+            ceiling_per_day: 1_000,
+        });
+        let days = [0, 3, 4].map(|day| day_limit(&relay, NOW.plus_ms(day * 86_400_000)));
+        assert_eq!(
+            days,
+            [
+                (BrakeKind::WarmUp, Some(10)),
+                (BrakeKind::WarmUp, Some(80)),
+                (BrakeKind::DayLimit, Some(100))
+            ]
         );
-        let (here, there) = ((&open, vec![]), (&paused, vec![]));
-        assert_eq!(binding(None, &[here.clone(), there.clone()], &[], NOW), None);
-        let kind = |named, carriers: &[(&Relay, Vec<&PaceRow>)]| binding(named, carriers, &[], NOW).map(|b| b.kind);
-        assert_eq!(kind(Some("b"), &[here.clone(), there.clone()]), Some(BrakeKind::RelayPaused));
+        let used = PaceRow {
+            account: Account {
+                day: NOW.0 / 86_400_000,
+                day_taken: 10,
+                ..Account::default()
+            },
+            ..row()
+        };
+        let brake = full_stop(&relay, Some(&used), NOW).unwrap();
+        assert_eq!((brake.kind, brake.until), (BrakeKind::WarmUp, Some(Span::Day.end(NOW))));
+        assert!(brake.reason.contains("may send 10 messages today"), "{}", brake.reason);
+    }
+
+    #[test]
+    fn a_broadcast_stands_still_while_no_relay_takes_it() {
+        let paused = Relay {
+            paused: Some("x".into()),
+            ..relay("b")
+        };
+        let open = relay("a");
+        let (here, there) = ((&open, None), (&paused, None));
+        let kind = |named, relays: &[(&Relay, Option<&PaceRow>)]| standstill(named, relays, NOW).map(|b| b.kind);
+        assert_eq!(kind(None, &[here, there]), None);
+        assert_eq!(kind(Some("b"), &[here, there]), Some(BrakeKind::RelayPaused));
         assert_eq!(kind(Some("c"), &[here]), Some(BrakeKind::NoRelay));
         assert_eq!(kind(None, &[there]), Some(BrakeKind::RelayPaused));
+        assert_eq!(kind(None, &[]), Some(BrakeKind::NoRelay));
+    }
+
+    #[test]
+    fn each_kind_has_the_name_it_is_stored_under() {
+        for kind in BrakeKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
     }
 }

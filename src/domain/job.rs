@@ -75,14 +75,17 @@ pub struct Claimed {
 }
 
 /// How an owner gives a job back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobEnd {
     /// Every message has a final status.
     Done,
     /// Some messages are deferred: claimable again at the given time (ms).
     Waiting(super::time::Timestamp),
     /// What is left waits for a relay or a lane: claimable again at the given time, or when a relay changes.
-    Held(super::time::Timestamp),
+    Held {
+        until: super::time::Timestamp,
+        by: super::brake::Brake,
+    },
     /// Not finished, through no fault of the job: ready for anybody. Used at shutdown.
     Released,
     /// The owner has seen [`Stop`] and wound up: held or canceled, as the broadcast then stands.

@@ -27,6 +27,7 @@ pub mod job;
 pub mod lane;
 pub mod ledger;
 pub mod message;
+pub mod outlook;
 pub mod reason;
 pub mod recipient;
 pub mod relay;

@@ -24,9 +24,9 @@ const GROUP_MAX: usize = 1_024;
 const WAITING_MAX: usize = 4_096;
 /// Pauses between tries while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-/// A commit without an answer is given up after this and repeated. It is longer than the database's own limits on
-/// statements and locks, so that it is only reached when nothing comes back at all.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// A commit without an answer is given up after this and repeated. It is longer than the store's own limits, so that it is only
+/// reached when nothing comes back at all.
 const COMMIT_MAX: Duration = Duration::from_secs(45);
 
 /// One thing a connection wants durable before it goes on.
@@ -201,7 +201,8 @@ impl Committer {
                 Ok(acks) => return acks.into_iter().map(Durable::from).collect(),
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, retry_ms = pause.as_millis() as u64, "Outcomes wait for the database");
-                    tokio::time::sleep(pause).await;
+                    // The jitter keeps many workers from coming back all at once.
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
                 Err(error) => return self.write_one_by_one(batch, &error).await,

@@ -12,8 +12,8 @@ use crate::store::{Result, Store};
 
 /// Clocks drift by milliseconds in this time, and a clock that was set wrong on the server is followed this soon.
 const EVERY: Duration = Duration::from_secs(5);
-/// An answer that took longer tells the time too badly. It may be off by half of this.
-const ROUND_TRIP_MAX_MS: i64 = 1_000;
+/// An answer that took longer tells the time too badly once there is a better one. It may be off by half of this.
+const ROUND_TRIP_MAX_MS: i64 = 500;
 /// A server that does not answer is asked again after this.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// What is told in the log: more than any drift.
@@ -25,11 +25,11 @@ const MOVED_MS: i64 = 2_000;
 /// When the database does not answer.
 pub async fn set(store: &dyn Store, clock: &FollowingClock) -> Result<()> {
     let asked = FollowingClock::up();
-    let Some(theirs) = store.server_now().await? else {
+    let Some(theirs) = store.time().await? else {
         return Ok(());
     };
     let took = FollowingClock::up() - asked;
-    if took <= ROUND_TRIP_MAX_MS {
+    if took <= ROUND_TRIP_MAX_MS || !clock.is_set() {
         heed(clock.set(asked + took / 2, theirs), theirs);
     }
     Ok(())

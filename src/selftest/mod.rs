@@ -9,7 +9,7 @@ mod cluster;
 mod faults;
 mod node;
 pub mod oracle;
-mod proxy;
+pub mod proxy;
 mod row;
 mod show;
 mod stage;

@@ -53,6 +53,8 @@ impl Recipe {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.dir)
+            // Nobody: the recipients' domains do not exist, and no name is to leave this machine.
+            .env("HIKYAKU_DNS_SERVER", "127.0.0.1:9")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

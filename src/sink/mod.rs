@@ -7,6 +7,7 @@
 
 mod answers;
 mod connection;
+pub mod line;
 mod mailbox;
 mod outbox;
 pub mod script;
@@ -169,6 +170,8 @@ pub struct SinkStats {
     pub flushes: u64,
     /// What a client must not do: commands sent ahead without PIPELINING, lines without CRLF.
     pub violations: u64,
+    /// Content of messages that came to their end, taken or not, in bytes.
+    pub content_bytes: u64,
 }
 
 #[derive(Default)]
@@ -180,6 +183,7 @@ struct Counters {
     deferred: AtomicU64,
     flushes: AtomicU64,
     violations: AtomicU64,
+    content_bytes: AtomicU64,
     /// Random decisions made, so that each is another one and all follow from the seed.
     draws: AtomicU64,
 }
@@ -273,6 +277,7 @@ impl Sink {
             deferred: now(&c.deferred),
             flushes: now(&c.flushes),
             violations: now(&c.violations),
+            content_bytes: now(&c.content_bytes),
         }
     }
 

@@ -125,6 +125,8 @@ pub struct Connection<S = TcpStream> {
     n_sent: u32,
     /// The write buffer, kept from message to message.
     out: Vec<u8>,
+    /// How much of it must be out before each of the replies to it may come.
+    due: Vec<usize>,
 }
 
 impl Connection<TcpStream> {
@@ -196,6 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             old_at,
             n_sent: 0,
             out: Vec::new(),
+            due: Vec::new(),
         })
     }
 
@@ -223,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.check_offers(envelope, size)?;
         self.n_begun += 1;
         if self.pipelining {
-            self.out.clear();
+            self.blank();
             if self.needs_rset {
                 self.out.extend_from_slice(b"RSET\r\n");
             }
@@ -361,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// # Errors
     /// At `Reset`; the connection is dead then.
     pub async fn reset(&mut self) -> Result<(), Failure> {
-        self.out.clear();
+        self.blank();
         self.out.extend_from_slice(b"RSET\r\n");
         self.flush(Stage::Reset).await?;
         self.read_reset().await
@@ -398,5 +401,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.push_mail(envelope, size);
         self.push_rcpt(envelope);
         self.out.extend_from_slice(b"DATA\r\n");
+        self.expect_reply();
+    }
+
+    /// Begins what goes out in one write.
+    fn blank(&mut self) {
+        self.out.clear();
+        self.due.clear();
+    }
+
+    /// What was put together so far is answered with one reply more.
+    fn expect_reply(&mut self) {
+        self.due.push(self.out.len());
     }
 }

@@ -4,7 +4,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -181,18 +181,92 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
         }
     }
 
-    /// As [`write`](Self::write), and gives up when all of it together takes longer than `total`.
-    pub async fn write_within(&mut self, bytes: &[u8], limit: Duration, total: Duration) -> Result<(), NotWritten> {
+    /// Writes all of `bytes` and listens meanwhile, giving the relay `limit` for each block and `total` for all of them. `due` says, in
+    /// rising order, after how many bytes each reply may come at the earliest. What comes earlier ends the writing: a goodbye as
+    /// such, anything else as being out of step. What was heard is read afterwards, by [`reply`](Self::reply).
+    pub async fn write_and_listen(
+        &mut self,
+        bytes: &[u8],
+        due: &[usize],
+        limit: Duration,
+        total: Duration,
+    ) -> Result<(), NotWritten> {
+        if let Some(recorder) = &self.recorder {
+            recorder.sent(bytes);
+        }
         let end = Instant::now() + total;
-        let mut taken = 0;
+        let (mut taken, mut is_deaf) = (0, false);
         while taken < bytes.len() {
-            let block = &bytes[taken..bytes.len().min(taken + BLOCK_LEN)];
+            let block_end = bytes.len().min(taken + BLOCK_LEN);
             let limit = limit.min(end.saturating_duration_since(Instant::now()));
-            if let Err(not) = self.write(block, limit).await {
-                let out_at_most = taken + not.out_at_most;
-                return Err(NotWritten { out_at_most, ..not });
+            let block = self.exchange_block(&bytes[..block_end], due, &mut taken, &mut is_deaf);
+            let cause = match timeout(limit, block).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(cause)) => cause,
+                Err(_) => Cause::Timeout(limit),
+            };
+            // A TLS stream may have encrypted and sent a part of what it then fails to take.
+            let may_be_out = self.is_tls() && matches!(cause, Cause::Io(_) | Cause::Tls(_) | Cause::Closed);
+            let out_at_most = if may_be_out { block_end } else { taken };
+            return Err(NotWritten { cause, out_at_most });
+        }
+        self.flush_within(limit, taken).await
+    }
+
+    async fn exchange_block(
+        &mut self,
+        block: &[u8],
+        due: &[usize],
+        taken: &mut usize,
+        is_deaf: &mut bool,
+    ) -> Result<(), Cause> {
+        while *taken < block.len() {
+            let moved = poll_fn(|cx| self.poll_exchange(cx, &block[*taken..], is_deaf)).await?;
+            match moved {
+                Moved::Out(n) => *taken += n,
+                Moved::In => self.check_turn(due.partition_point(|&d| d <= *taken))?,
             }
-            taken += block.len();
+        }
+        Ok(())
+    }
+
+    /// Reads what is there, else writes what is taken.
+    fn poll_exchange(&mut self, cx: &mut Context<'_>, bytes: &[u8], is_deaf: &mut bool) -> Poll<Result<Moved, Cause>> {
+        if !*is_deaf {
+            let mut chunk = [0; 512];
+            let mut buf = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                // What that means is told by the write that fails, or by the reply that does not come.
+                Poll::Ready(Err(_)) => *is_deaf = true,
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => *is_deaf = true,
+                Poll::Ready(Ok(())) => {
+                    self.inbox.extend_from_slice(buf.filled());
+                    return Poll::Ready(Ok(Moved::In));
+                }
+                Poll::Pending => {}
+            }
+        }
+        match ready!(Pin::new(&mut self.stream).poll_write(cx, bytes)) {
+            Ok(0) => Poll::Ready(Err(Cause::Closed)),
+            Ok(n) => Poll::Ready(Ok(Moved::Out(n))),
+            Err(why) => Poll::Ready(Err(broken(&why))),
+        }
+    }
+
+    /// Makes sure that no more than `n_due` replies lie here.
+    ///
+    /// # Errors
+    /// A goodbye as such, anything else as being out of step.
+    pub fn check_turn(&self, n_due: usize) -> Result<(), Cause> {
+        let (mut n, mut at) = (0, 0);
+        while let Some((reply, used)) = reply::parse(&self.inbox[at..]).map_err(Cause::Desync)? {
+            (n, at) = (n + 1, at + used);
+            if n > n_due {
+                return Err(match reply.is_closing() {
+                    true => Cause::Reply(reply),
+                    false => Cause::Desync(format!("{} to what was not said yet", reply.code)),
+                });
+            }
         }
         Ok(())
     }
@@ -224,8 +298,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
                 }
             }
         }
-        let flushed = timeout(limit, self.stream.flush()).await;
-        let cause = match flushed {
+        self.flush_within(limit, taken).await
+    }
+
+    async fn flush_within(&mut self, limit: Duration, taken: usize) -> Result<(), NotWritten> {
+        let cause = match timeout(limit, self.stream.flush()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => broken(&why),
             Err(_) => Cause::Timeout(limit),
@@ -235,6 +312,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire<S> {
             out_at_most: taken,
         })
     }
+}
+
+/// What one look at a stream has moved.
+enum Moved {
+    /// So many bytes were taken.
+    Out(usize),
+    /// Something was heard.
+    In,
 }
 
 async fn write_block<S>(stream: &mut Transport<S>, block: &[u8], taken: &mut usize) -> io::Result<()>

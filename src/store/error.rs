@@ -77,7 +77,7 @@ fn from_code(code: &str, text: String) -> StoreError {
             "40001" | "40P01" | "55P03" => StoreError::Contended,
             "53100" => StoreError::Full(text),
             "23505" | "23503" => StoreError::Conflict(text),
-            "57014" | "25006" => StoreError::Unavailable(text),
+            "57014" | "25006" | "25P03" => StoreError::Unavailable(text),
             c if c.starts_with("08") || c.starts_with("53") || c.starts_with("57") || c.starts_with("58") => {
                 StoreError::Unavailable(text)
             }
@@ -88,11 +88,50 @@ fn from_code(code: &str, text: String) -> StoreError {
     match code.parse::<u32>().map(|c| c & 0xff) {
         Ok(5 | 6) => StoreError::Contended,
         Ok(13) => StoreError::Full(text),
-        Ok(8 | 10 | 14) => StoreError::Unavailable(text),
+        Ok(7 | 8 | 9 | 10 | 14) => StoreError::Unavailable(text),
         Ok(11 | 26) => StoreError::Corrupt(text),
         Ok(19) => StoreError::Conflict(text),
         _ => StoreError::Refused(text),
     }
+}
+
+/// What a database says of a connection, by its code: an SQLSTATE or SQLite's extended result code in digits.
+fn code_of(error: &sqlx::Error) -> Option<String> {
+    match error {
+        sqlx::Error::Database(db) => db.code().map(|code| code.into_owned()),
+        _ => None,
+    }
+}
+
+/// Whether a connection is of no use after this error. After a failed write or sync SQLite's own view of the file may differ
+/// from what is on the disk: only a new connection reads it again.
+pub(super) fn breaks_connection(error: &sqlx::Error) -> bool {
+    match (error, code_of(error)) {
+        (sqlx::Error::Database(_), Some(code)) if code.len() == 5 => {
+            // 25P03: idle in a transaction for too long. 57P01 to 57P05: the server ends the session.
+            code == "25P03" || code.starts_with("08") || code.starts_with("57P")
+        }
+        // Out of memory, interrupted, input or output, corrupt, cannot open, not a database: sqlite.org/rescode.html.
+        (sqlx::Error::Database(_), Some(code)) => {
+            matches!(code.parse::<u32>().map(|c| c & 0xff), Ok(7 | 9 | 10 | 11 | 14 | 26))
+        }
+        (sqlx::Error::Database(_), None) => false,
+        (sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed, _) => true,
+        _ => false,
+    }
+}
+
+/// Whether a server that does not let us in now may do so in a moment: it starts, or has no free place.
+pub(super) fn may_connect_soon(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(e) => e.kind() == std::io::ErrorKind::ConnectionRefused,
+        _ => code_of(error).is_some_and(|code| code == "57P03" || code == "53300"),
+    }
+}
+
+/// What SQLite says to a rollback when it has rolled back by itself: a plain error, with words.
+pub(super) fn is_no_transaction(error: &sqlx::Error) -> bool {
+    code_of(error).as_deref() == Some("1") && error.to_string().contains("no transaction is active")
 }
 
 impl From<sqlx::migrate::MigrateError> for StoreError {

@@ -31,6 +31,7 @@ mod pg;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::{Result, StoreError};
 
@@ -99,32 +100,45 @@ impl std::fmt::Display for DatabaseUrl {
     }
 }
 
+/// One database, for two who must not get in each other's way: however many requests wait for connections, the workers have
+/// theirs, and the other way round.
+pub struct Stores {
+    /// For the workers, and for whoever is alone.
+    pub work: Arc<dyn Store>,
+    /// For requests.
+    pub requests: Arc<dyn Store>,
+}
+
+/// What one step of a worker may take in the database, once it has a connection: a commit takes milliseconds, and a worker that
+/// waits in vain for longer should try another connection.
+const WORK_MAX: Duration = Duration::from_secs(15);
+/// What one step of a request may take: it may remove a list of a million, or count one.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// What a heartbeat may take: another one must be possible before the lease ends.
+const HEART_MAX: Duration = Duration::from_secs(3);
+
 /// Connects, creates what is missing, and brings the schema up to date.
 /// # Errors
 /// `Unavailable` when the database cannot be reached; `Refused` when a migration fails.
 pub async fn open(url: &DatabaseUrl) -> Result<Arc<dyn Store>> {
-    open_with(url, CONNECTIONS_DEFAULT).await
+    Ok(open_with(url, CONNECTIONS_DEFAULT).await?.work)
 }
 
 /// Connections of one process when nobody says how many.
 pub const CONNECTIONS_DEFAULT: u32 = 16;
 
-/// As [`open`], with so many connections at most. What is needed at least is opened in any case: one that writes, one that
-/// reads, and on PostgreSQL one for the heartbeat and one that listens.
+/// As [`open`], for workers and requests, with so many connections at most. What is needed at least is opened in any case: for
+/// each of the two one that writes and one that reads, and on PostgreSQL one for the heartbeat and one that listens.
 /// # Errors
 /// As [`open`].
-pub async fn open_with(url: &DatabaseUrl, connections: u32) -> Result<Arc<dyn Store>> {
+pub async fn open_with(url: &DatabaseUrl, connections: u32) -> Result<Stores> {
     open_for(Purpose::Use, url, connections).await
 }
 
-async fn open_for(purpose: Purpose, url: &DatabaseUrl, connections: u32) -> Result<Arc<dyn Store>> {
+async fn open_for(purpose: Purpose, url: &DatabaseUrl, connections: u32) -> Result<Stores> {
     match url {
         DatabaseUrl::Sqlite(path) => lite::open(purpose, path, (connections / 4).max(1)).await,
-        DatabaseUrl::Postgres(url) => {
-            let writers = (connections / 2).max(1);
-            let readers = connections.saturating_sub(writers + 2).max(1);
-            pg::open(purpose, url, writers, readers).await
-        }
+        DatabaseUrl::Postgres(url) => pg::open(purpose, url, connections).await,
     }
 }
 

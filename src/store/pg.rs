@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Executor as _};
 use tokio::sync::watch;
 
 use super::footing::Footing as _;
-use super::{Purpose, Result, Store, StoreError, claim_sql, schema};
+use super::{HEART_MAX, Purpose, REQUEST_MAX, Result, StoreError, Stores, WORK_MAX, claim_sql, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
 
 type Db = sqlx::Postgres;
-type Connection = sqlx::PgConnection;
+type Raw = sqlx::PgConnection;
+use sql::Connection;
 
 const BEGIN: &str = "BEGIN";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -23,13 +25,22 @@ const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
 /// A table that was made anew by a restored dump has another number; a failover, a restart and an upgrade in place keep it.
 const BIRTHMARK: Option<&str> =
     Some("-- birthmark_here\n SELECT CAST(CAST(CAST('jobs' AS regclass) AS oid) AS text) AS mark");
+const TIME: Option<&str> =
+    Some("-- time_there\n SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS at");
 const EXCLUSIVE: bool = false;
-/// As it is now, not as it was when the transaction began.
-const SERVER_NOW: Option<&str> =
-    Some("-- server_now\n SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) AS now");
 
-/// How long a step waits for a connection before the database counts as unavailable.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than any statement takes that only asks whether somebody is there.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// How long a lock is waited for. What holds one is a short transaction, or one whose process stands still.
+const LOCK_MAX: Duration = Duration::from_secs(5);
+/// The server ends a transaction in which nothing happens for so long: its process stands still, and others wait for its locks.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// The server gives a statement up this much before its caller does, so that the caller hears of it.
+const HEADSTART: Duration = Duration::from_secs(1);
+/// How long opening a connection may take outside of the pools.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a listener is asked whether it still hears: a line that is dead says nothing either.
+const LISTENING_EVERY: Duration = Duration::from_secs(30);
 /// Pause before listening again after the listener's connection was lost.
 const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -42,33 +53,56 @@ async fn notify(connection: &mut Connection) -> sqlx::Result<()> {
         .map(drop)
 }
 
-/// `writers` are for the workers and for accepting requests together, `readers` for the pages and the API.
-pub(super) async fn open(purpose: Purpose, url: &str, writers: u32, readers: u32) -> Result<Arc<dyn Store>> {
+/// Nothing to fit: the server has its own limits, and a statement whose connection is closed is the server's to end.
+struct Brake;
+
+impl Brake {
+    async fn fit(_: &mut Raw) -> sqlx::Result<Self> {
+        Ok(Self)
+    }
+
+    fn pull(&self) {}
+}
+
+pub(super) async fn open(purpose: Purpose, url: &str, connections: u32) -> Result<Stores> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| StoreError::Refused(format!("the database URL: {e}")))?
         .application_name("hikyaku")
-        // A statement that hangs must not hold a worker for longer than its lease is worth.
-        .options([
-            ("statement_timeout", "30000"),
-            ("lock_timeout", "10000"),
-            ("idle_in_transaction_session_timeout", "60000"),
-        ]);
-    let pool = |connections: u32| {
-        PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options.clone())
-    };
+        .disable_statement_logging();
     migrate(&options).await?;
+    let pool = |size: u32, limit: Duration| sql::Pool::new(limited(&options, limit), size, limit);
+    // One for the heartbeat and one that listens; of the rest, each side has its half, and each half writes and reads.
+    let side = (connections.saturating_sub(2) / 2).max(2);
+    let (writers, readers) = (side.div_ceil(2), side / 2);
+    let heart = pool(1, HEART_MAX);
     let wake = watch::Sender::new(0);
-    let store = sql::SqlStore::new(pool(writers), pool(readers), pool(1), wake.clone());
+    let store =
+        |limit: Duration| sql::SqlStore::new(pool(writers, limit), pool(readers, limit), heart.clone(), wake.clone());
+    let (work, requests) = (store(WORK_MAX), store(REQUEST_MAX));
     if purpose == Purpose::Use {
-        store.footing().await?;
-        store.notice_restoration().await?;
+        work.footing().await?;
+        work.notice_restoration().await?;
     }
-    // After the store: it is what keeps the channel open, and with it the listener.
-    tokio::spawn(listen(pool(1), wake));
-    Ok(Arc::new(store))
+    let listening = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options);
+    // After the stores: they are what keeps the channel open, and with it the listener.
+    tokio::spawn(listen(listening, wake));
+    Ok(Stores {
+        work: Arc::new(work),
+        requests: Arc::new(requests),
+    })
+}
+
+/// The server's limits on whatever comes over a connection.
+fn limited(options: &PgConnectOptions, limit: Duration) -> PgConnectOptions {
+    let ms = |limit: Duration| limit.as_millis().to_string();
+    options.clone().options([
+        ("statement_timeout", ms(limit.saturating_sub(HEADSTART))),
+        ("lock_timeout", ms(LOCK_MAX)),
+        ("idle_in_transaction_session_timeout", ms(IDLE_MAX)),
+    ])
 }
 
 /// Migrations may take longer than an ordinary statement is allowed to.
@@ -98,6 +132,7 @@ async fn listen(pool: sqlx::PgPool, waker: watch::Sender<u64>) {
                 tokio::select! {
                     () = waker.closed() => return,
                     heard = listener.try_recv() => if heard.is_err() { break },
+                    () = tokio::time::sleep(LISTENING_EVERY) => if !still_hears(&mut listener).await { break },
                 }
             }
         }
@@ -106,4 +141,9 @@ async fn listen(pool: sqlx::PgPool, waker: watch::Sender<u64>) {
             () = tokio::time::sleep(LISTEN_AGAIN_AFTER) => {}
         }
     }
+}
+
+async fn still_hears(listener: &mut PgListener) -> bool {
+    let asked = tokio::time::timeout(ANSWER_MAX, listener.execute("SELECT 1")).await;
+    matches!(asked, Ok(Ok(_)))
 }

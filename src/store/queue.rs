@@ -17,13 +17,18 @@ pub enum Wish {
     Cancel,
 }
 
+/// Jobs that one step makes ready: however many fall due at once, such as after an outage of a relay, each transaction is short
+/// and others write in between.
+pub const PROMOTED_MAX: i64 = 200;
+
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Changes whenever there may be new work or a new wish: on this node at once, on others by
     /// notification where the database has it. Notifications can be lost, so a loop polls as well.
     fn wakeups(&self) -> watch::Receiver<u64>;
 
-    /// Makes waiting jobs ready whose time has come. Returns how many.
+    /// Makes waiting jobs ready whose time has come, those first that have been due for longest, and [`PROMOTED_MAX`] at
+    /// most. Returns how many.
     async fn promote(&self, now: Timestamp) -> Result<u64>;
 
     /// When the next waiting job falls due.

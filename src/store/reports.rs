@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::error::Result;
+use crate::domain::brake::Brake;
 use crate::domain::broadcast::Broadcast;
 use crate::domain::id::{BroadcastId, MessageId};
 use crate::domain::message::{MessageStatus, ReplyNote};
@@ -60,6 +61,17 @@ pub struct Rate {
 /// Long enough to be calm, short enough to follow a change of pace.
 pub const RATE_WINDOW_MS: i64 = 10_000;
 
+/// What a broadcast that stands still waits for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Waiting {
+    /// Chunks that a worker has, or may take now.
+    pub n_active: i64,
+    /// When the first of the others falls due; of those that are held by a relay or a lane, if there are any.
+    pub until: Option<Timestamp>,
+    /// What keeps it; `None` when its messages wait for their next attempt.
+    pub by: Option<Brake>,
+}
+
 #[async_trait]
 pub trait Reports: Send + Sync {
     /// Whether the database answers and its schema is the one this program needs.
@@ -71,6 +83,9 @@ pub trait Reports: Send + Sync {
     async fn broadcasts(&self, after: Option<&str>, limit: i64) -> Result<Slice<Broadcast>>;
 
     async fn rate(&self, id: &BroadcastId, now: Timestamp) -> Result<Rate>;
+
+    /// What the chunks of a broadcast wait for.
+    async fn waiting(&self, id: &BroadcastId) -> Result<Waiting>;
 
     /// Messages of a broadcast in chunk order, queued ones too; `after` is the cursor of the page before.
     async fn messages(

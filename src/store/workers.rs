@@ -32,6 +32,10 @@ pub struct Rescued {
 
 #[async_trait]
 pub trait Workers: Send + Sync {
+    /// What time it is where the database is: by it the processes of many machines agree on leases and on what is due.
+    /// `None` where that is this machine.
+    async fn time(&self) -> Result<Option<Timestamp>>;
+
     async fn register_worker(&self, me: &NewWorker, lease_until: Timestamp, now: Timestamp) -> Result<i64>;
 
     /// Extends the lease of a worker and of all its jobs. Runs on its own connection, so that a busy
@@ -44,10 +48,6 @@ pub trait Workers: Send + Sync {
         stats: &WorkerStats,
         now: Timestamp,
     ) -> Result<Heartbeat>;
-
-    /// The time by the database server's own clock, which all its workers go by; `None` where there is no server. The one thing a
-    /// step asks a clock for; it is told the time like all others.
-    async fn server_now(&self) -> Result<Option<Timestamp>>;
 
     /// The worker's orderly end.
     async fn retire_worker(&self, worker: i64, now: Timestamp) -> Result<()>;

@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "mime",
             "pipeline::accept",
             "pipeline::control",
+            "pipeline::outlook",
             "pipeline::dkim",
             "pipeline::relays",
             // Testing a relay is the one thing that a request speaks SMTP for.
@@ -54,7 +55,7 @@ const TOP: &[&str] = &["app", "cli", "main", "lib"];
 /// worker calls them, in order.
 const STAGES: &[&str] = &[
     "accept", "fan_out", "lease", "compose", "deliver", "settle", "sweep", "schedule", "control", "relays", "probe",
-    "dkim",
+    "outlook", "dkim",
 ];
 
 /// What delivery carries every single message through: it composes it, watches the lease and settles it.

@@ -73,7 +73,8 @@ pub struct Demo {
 pub async fn run(args: Demo) -> Outcome {
     let home = Home::make(args.data_dir.as_deref())?;
     let key = new_key()?;
-    let config = config(home.path(), args.listen, &key)?;
+    let listen = args.listen.map_or_else(|| LISTEN.to_owned(), |addr| addr.to_string());
+    let config = config(home.path(), &listen, &key, "")?;
     telemetry::init(&config.log).map_err(|e| Failed::usage(e.to_string()))?;
     let stop = signals::listen(Some("Stopping. Once more to stop at once."))?;
     let mut app = start(config, args.listen.is_some()).await?;
@@ -240,9 +241,9 @@ fn capitalised(text: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// The demo's own configuration. The environment is not asked, so that a relay or a database that is set for real work is never
+/// The configuration of the demo, and of others that are whole programs for a while. The environment is not asked, so that a relay or a database that is set for real work is never
 /// touched; only what is logged may be chosen.
-fn config(dir: &Path, listen: Option<SocketAddr>, key: &Secret) -> Result<Config, Failed> {
+pub(super) fn config(dir: &Path, listen: &str, key: &Secret, relay_url: &str) -> Result<Config, Failed> {
     let env = |name: &str| match name {
         "HIKYAKU_LOG" => Some(std::env::var(name).unwrap_or_else(|_| "warn".to_owned())),
         "HIKYAKU_LOG_FORMAT" => std::env::var(name).ok(),
@@ -251,27 +252,26 @@ fn config(dir: &Path, listen: Option<SocketAddr>, key: &Secret) -> Result<Config
     let Some(dir) = dir.to_str() else {
         return Err(Failed::usage("--data-dir must be a path in UTF-8"));
     };
-    let listen = listen.map_or_else(|| LISTEN.to_owned(), |addr| addr.to_string());
     let words = [
         ("data_dir", dir),
-        ("web.listen", &listen),
+        ("web.listen", listen),
         ("web.public_url", ""),
         ("web.api_key", key.expose()),
         ("database.url", ""),
-        ("relay.url", ""),
+        ("relay.url", relay_url),
     ];
     Ok(Config::from_layers(&env, &words)?)
 }
 
 /// A key that only this process knows.
-fn new_key() -> Result<Secret, Failed> {
+pub(super) fn new_key() -> Result<Secret, Failed> {
     let mut bytes = [0u8; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failed::here("the system gives no random bytes"))?;
     Ok(Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()))
 }
 
 /// The directory with the demo's data.
-struct Home {
+pub(super) struct Home {
     path: PathBuf,
     /// Made by us, so removed by us.
     is_ours: bool,
@@ -279,7 +279,7 @@ struct Home {
 
 impl Home {
     /// The directory that was named, if nothing of ours is in it yet; else a new one.
-    fn make(asked: Option<&Path>) -> Result<Self, Failed> {
+    pub(super) fn make(asked: Option<&Path>) -> Result<Self, Failed> {
         if let Some(path) = asked {
             if path.join("hikyaku.db").exists() {
                 return Err(Failed::usage(format!(
@@ -298,12 +298,12 @@ impl Home {
         Ok(Self { path, is_ours: true })
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Removes what was made. What did not come out right stays, to be looked into.
-    fn leave(&self, came_out_right: bool) {
+    pub(super) fn leave(&self, came_out_right: bool) {
         match (self.is_ours, came_out_right) {
             (true, true) => {
                 if let Err(e) = std::fs::remove_dir_all(&self.path) {

@@ -2,21 +2,26 @@
 //! turns, and within a chunk its lanes, so that a chunk of ten is through long before a chunk of a thousand, and a lane
 //! that has to wait holds up no other. Never holds a message itself, and never waits.
 //!
-//! A relay is *free* while one of its connections waits here. While several are, messages are shared by weight; a relay
-//! whose connections are all busy is not asked.
+//! Messages are shared by weight (`weights`); with equal weights each relay takes what it can. A relay that does not keep up
+//! holds up no other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::port::{Door, Port, Seat, Terms, Waiter};
-use super::run::{ChunkRun, Halt};
+use super::run::ChunkRun;
 use crate::clock::Clock;
-use crate::domain::brake::{Brake, BrakeKind};
+use crate::domain::brake::Brake;
 use crate::domain::ledger::{Ask, Grant};
 use crate::domain::time::Timestamp;
 use crate::pipeline::lease::LeaseWatch;
+
+mod brakes;
+mod weights;
 
 /// With fewer messages than this at hand that may go, the worker claims another chunk: some for every connection while
 /// the claim is on its way, and no more, so that a chunk is not held long before its turn.
@@ -41,12 +46,13 @@ struct Pass {
     board: std::sync::Weak<Board>,
     seat: Seat,
     lane: Arc<str>,
+    since: Instant,
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(board) = self.board.upgrade() {
-            board.release(self.seat, &self.lane);
+            board.release(self.seat, &self.lane, self.since.elapsed());
         }
     }
 }
@@ -68,6 +74,9 @@ struct State {
     /// Whose turn it is.
     turn: usize,
     ports: Vec<Port>,
+    /// Of each port, and whether they differ.
+    weights: Vec<u32>,
+    is_weighed: bool,
     /// Rises whenever something may fit that did not fit before.
     changes: u64,
 }
@@ -111,7 +120,7 @@ impl Board {
     pub async fn next(&self, seat: Seat) -> Item {
         let mut ticket = {
             let mut state = self.state();
-            if let Some(item) = self.take(&mut state, seat) {
+            if let Some(item) = self.take_and_tell(&mut state, seat) {
                 return item;
             }
             let (answer, answered) = oneshot::channel();
@@ -132,7 +141,7 @@ impl Board {
     /// A message that may go now, if there is one.
     #[must_use]
     pub fn next_now(&self, seat: Seat) -> Option<Item> {
-        self.take(&mut self.state(), seat)
+        self.take_and_tell(&mut self.state(), seat)
     }
 
     /// Brings a message back that was not tried: it is next again.
@@ -202,14 +211,23 @@ impl Board {
         waiting.filter_map(|p| p.opens_us).min()
     }
 
-    fn release(&self, seat: Seat, lane: &Arc<str>) {
+    fn release(&self, seat: Seat, lane: &Arc<str>, held: Duration) {
         let mut state = self.state();
         let Some(port) = state.port(seat.relay_id) else { return };
         let had_caps = port.has_caps();
-        port.release(lane, seat.slot);
+        port.release(lane, seat.slot, held);
         if had_caps {
             self.serve(&mut state);
         }
+    }
+
+    /// The next message for this seat. Who waited for this relay to have its share may go on.
+    fn take_and_tell(&self, state: &mut State, seat: Seat) -> Option<Item> {
+        let taken = self.take(state, seat);
+        if taken.is_some() && state.ports.iter().any(|p| p.is_ahead && !p.waiters.is_empty()) {
+            self.serve(state);
+        }
+        taken
     }
 
     /// The next message for this seat.
@@ -235,6 +253,7 @@ impl Board {
             Some((run, ordinal, lane)) => {
                 state.ports[at].fruitless = None;
                 state.ports[at].take(&lane, seat.slot, now_us);
+                state.note_take(at);
                 if state.runs.iter().map(|r| r.n_going()).sum::<usize>() == LOW_WATER {
                     self.low.notify_one();
                 }
@@ -242,6 +261,7 @@ impl Board {
                     board: self.me.clone(),
                     seat,
                     lane,
+                    since: Instant::now(),
                 };
                 Some(Item {
                     run,
@@ -265,6 +285,8 @@ impl Board {
             let Some((at, seat)) = next else { break };
             match self.take(state, seat) {
                 Some(item) => {
+                    let is_told = state.ports.iter().any(|p| p.is_ahead && !p.waiters.is_empty());
+                    state.changes += u64::from(is_told);
                     let waiter = state.ports[at].waiters.pop_front();
                     if let Some(Err(item)) = waiter.map(|w| w.answer.send(item)) {
                         // It went away meanwhile. Let go of outside the lock.
@@ -304,6 +326,7 @@ impl Board {
             Some(port) => port.learn(terms),
             None => state.ports.push(Port::new(terms, first)),
         }
+        state.note_weights();
         self.serve(&mut state);
     }
 
@@ -311,7 +334,9 @@ impl Board {
     pub fn forget(&self, relay_id: i64) {
         let gone: Vec<Port> = {
             let mut state = self.state();
-            state.ports.extract_if(.., |p| p.terms.relay_id == relay_id).collect()
+            let gone = state.ports.extract_if(.., |p| p.terms.relay_id == relay_id).collect();
+            state.note_weights();
+            gone
         };
         drop(gone);
         self.call();
@@ -410,7 +435,7 @@ impl Board {
             let opens = |lane: &Arc<str>| {
                 carriers
                     .iter()
-                    .map(|p| ports[*p].opens_at(lane).0)
+                    .map(|p| ports[*p].opens_at(lane))
                     .min()
                     .unwrap_or(i64::MAX)
             };
@@ -421,49 +446,17 @@ impl Board {
                     port.is_open() && !avoid.contains(&port.terms.relay_id)
                 })
             });
-            if weight.is_held {
-                held.push((run, weight.opens_us));
-            }
-            if run.held_for(weight.is_held, now) < HELD_MS {
-                held.pop_if(|(r, _)| Arc::ptr_eq(r, run));
+            if run.held_for(weight.is_held, now) >= HELD_MS && weight.is_held {
+                let by = state.held_by(&carriers, named, weight.lane.as_ref(), now.0 * 1_000);
+                held.push((run, weight.opens_us, by));
             }
         }
         self.serve(&mut state);
         drop(state);
-        for (run, opens_us) in held {
-            let far = now.plus_ms(HELD_FAR_MS);
-            let until = if opens_us == i64::MAX {
-                far
-            } else {
-                Timestamp(opens_us / 1_000).min(far)
-            };
-            run.halt(Halt::Held(until));
+        for (run, opens_us, by) in held {
+            run.hold(Timestamp(opens_us / 1_000).min(now.plus_ms(HELD_FAR_MS)), by);
         }
         self.look();
-    }
-
-    /// What keeps mail from going faster, by relay.
-    #[must_use]
-    pub fn brakes(&self) -> Vec<Brake> {
-        let state = self.state();
-        if state.runs.iter().all(|r| r.n_todo() == 0) {
-            return Vec::new();
-        }
-        let brake = |p: &Port| match &p.terms.door {
-            Door::Shut(brake) => Some(brake.clone()),
-            _ => {
-                let kind = p
-                    .used_up()
-                    .or(p.waiters.is_empty().then_some(BrakeKind::ConnectionsBusy))?;
-                let reason = match kind {
-                    BrakeKind::ConnectionsBusy => "every connection is busy",
-                    BrakeKind::SecondLimit => "as fast as the relay's limit allows",
-                    _ => "the limit is used up",
-                };
-                Some(Brake::on_relay(kind, &p.terms.name, reason, None))
-            }
-        };
-        state.ports.iter().filter_map(brake).collect()
     }
 }
 
@@ -491,8 +484,13 @@ impl State {
             return None;
         }
         let takes_unnamed = self.is_for(at, None);
+        let is_ahead = takes_unnamed && self.is_ahead(at);
         let n = self.runs.len();
         let port = &mut self.ports[at];
+        port.is_ahead = is_ahead;
+        if is_ahead {
+            port.note_opening(Some(now_us + weights::LOOK_AGAIN_US));
+        }
         for _ in 0..n {
             self.turn = (self.turn + 1) % n;
             let run = &self.runs[self.turn];
@@ -504,7 +502,9 @@ impl State {
                 continue;
             }
             let relay_id = port.terms.relay_id;
-            if let Some((ordinal, lane)) = run.take(relay_id, |lane| port.fits(lane, slot, now_us)) {
+            // What another relay did not take is nobody's share.
+            let only_passed_on = is_ahead && run.prepared.relay.is_none();
+            if let Some((ordinal, lane)) = run.take(relay_id, only_passed_on, |lane| port.fits(lane, slot, now_us)) {
                 return Some((Arc::clone(run), ordinal, lane));
             }
         }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Clock;
@@ -28,6 +29,7 @@ pub struct Lanes {
     /// `None` asks nobody.
     dns: Option<Dns>,
     clock: Arc<dyn Clock>,
+    is_muted: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -55,6 +57,7 @@ impl Lanes {
         Arc::new(Self {
             dns,
             clock,
+            is_muted: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -68,7 +71,8 @@ impl Lanes {
         let now = self.clock.now();
         let mut state = self.state();
         let known = state.known.get(domain).copied();
-        if known.is_none_or(|known| known.until <= now) && state.wants_to_know(domain, known, now) {
+        let is_due = known.is_none_or(|known| known.until <= now) && !self.is_muted.load(Ordering::Relaxed);
+        if is_due && state.wants_to_know(domain, known, now) {
             state.askers += 1;
             tokio::spawn(Arc::clone(self).ask());
         }
@@ -77,6 +81,11 @@ impl Lanes {
             Some(provider) => Cow::Borrowed(provider),
             None => Cow::Borrowed(domain),
         }
+    }
+
+    /// Asks nobody while muted: as long as no mail leaves this machine, no name does.
+    pub fn mute(&self, is_muted: bool) {
+        self.is_muted.store(is_muted, Ordering::Relaxed);
     }
 
     /// Whether questions are asked now: not while the DNS is out of order.

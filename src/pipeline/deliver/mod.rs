@@ -33,6 +33,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use crate::domain::time::Timestamp;
 use crate::smtp::config::RelayConfig;
 use crate::smtp::failure::Failure;
 use crate::smtp::pace::Pace;
@@ -61,8 +62,12 @@ pub const OPENED_PER_SEC_MAX: f64 = 200.0;
 /// What a connection learnt that concerns all workers.
 #[derive(Debug, Clone)]
 pub enum News {
-    /// The relay does not let us in.
-    Failed { relay_id: i64, reason: String },
+    /// The relay did not let us in at this time. Who tells of it late says nothing about a suspension that has begun since.
+    Failed {
+        relay_id: i64,
+        reason: String,
+        at: Timestamp,
+    },
     /// It refuses who we are: nobody should knock again before a person has looked.
     Refused { relay_id: i64, reason: String },
     /// It, or a destination behind it (`""` is the relay itself), asks for less.

@@ -3,13 +3,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::board::Item;
 use super::permits::{Bucket, Quota};
-use crate::domain::brake::{Brake, BrakeKind};
-use crate::domain::ledger::{Ask, period_us};
+use crate::domain::brake::{self, Brake, BrakeKind};
+use crate::domain::ledger::{Ask, Span, period_us};
 use crate::domain::relay::{EVERY_LANE, LaneLimit, Limits};
 use crate::domain::time::Timestamp;
 
@@ -44,8 +46,9 @@ pub struct Terms {
     pub weight: u32,
     pub connections: u16,
     pub limits: Limits,
-    /// Of the day, after warming up.
+    /// Of the day, and whether warming up or a limit says so.
     pub per_day: Option<u32>,
+    pub day_kind: BrakeKind,
     pub lanes: Vec<LaneLimit>,
     /// Of the relay itself.
     pub learnt: Learnt,
@@ -54,11 +57,13 @@ pub struct Terms {
 }
 
 /// What was learnt from refusals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Learnt {
     pub permille: i64,
     pub base_us: i64,
     pub suspended_until: Option<Timestamp>,
+    /// What was said.
+    pub reason: Option<Arc<str>>,
 }
 
 impl Learnt {
@@ -66,9 +71,10 @@ impl Learnt {
         permille: 1_000,
         base_us: 0,
         suspended_until: None,
+        reason: None,
     };
 
-    fn quota(self, limits: Limits, per_day: Option<u32>) -> Quota {
+    fn quota(&self, limits: Limits, per_day: Option<u32>) -> Quota {
         let mut period = limits.per_sec.map(period_us);
         if self.permille < 1_000 {
             let base = period.unwrap_or(0).max(self.base_us).max(1);
@@ -81,7 +87,17 @@ impl Learnt {
         }
     }
 
-    fn cap(self, connections: Option<u16>, all: u16) -> Option<u16> {
+    /// What the pace is now, and why.
+    fn in_words(&self, period_us: Option<i64>) -> String {
+        let pace = match 1_000_000.0 / period_us.unwrap_or(1).max(1) as f64 {
+            per_sec if per_sec < 10.0 => format!("{per_sec:.1}"),
+            per_sec => format!("{per_sec:.0}"),
+        };
+        let why = self.reason.as_deref().unwrap_or("it asked for less");
+        format!("the pace is lowered to {pace} a second for now: {why}")
+    }
+
+    fn cap(&self, connections: Option<u16>, all: u16) -> Option<u16> {
         if self.permille >= 1_000 {
             return connections;
         }
@@ -145,6 +161,9 @@ pub(super) struct Port {
     pub opens_us: Option<i64>,
     probe_out: bool,
     is_capped: bool,
+    /// Whether it waits for others to have their share.
+    pub is_ahead: bool,
+    busy: Busy,
 }
 
 impl Port {
@@ -165,6 +184,8 @@ impl Port {
             opens_us: None,
             probe_out: false,
             is_capped: false,
+            is_ahead: false,
+            busy: Busy::default(),
         };
         port.learn(terms);
         port
@@ -263,6 +284,7 @@ impl Port {
         let is_probe = self.terms.door == Door::Probe;
         self.probe_out |= is_probe;
         self.holders.add(slot);
+        self.busy.begun();
         if let Some(gate) = self.gates.get_mut(lane) {
             if let Some(bucket) = &mut gate.bucket {
                 bucket.take();
@@ -272,8 +294,9 @@ impl Port {
     }
 
     /// A message of this lane is off this slot's hands.
-    pub fn release(&mut self, lane: &Arc<str>, slot: u64) {
+    pub fn release(&mut self, lane: &Arc<str>, slot: u64, held: Duration) {
         self.holders.remove(slot);
+        self.busy.ended(held);
         self.probe_out = false;
         if let Some(gate) = self.gates.get_mut(lane) {
             gate.holders.remove(slot);
@@ -285,18 +308,18 @@ impl Port {
         self.is_capped
     }
 
-    /// When a message of this lane may go: 0 is now or soon; and what keeps it.
-    pub fn opens_at(&mut self, lane: &Arc<str>) -> (i64, Option<BrakeKind>) {
+    /// When a message of this lane may go, in microseconds since the epoch: 0 is now or soon.
+    pub fn opens_at(&mut self, lane: &Arc<str>) -> i64 {
         if let Door::Shut(brake) = &self.terms.door {
-            return (brake.until.map_or(i64::MAX, |at| at.0 * 1_000), Some(brake.kind));
+            return brake.until.map_or(i64::MAX, |at| at.0 * 1_000);
         }
         let of_relay = self.bucket.as_ref().map_or(0, Bucket::opens_us);
         let Some(gate) = self.gate(lane) else {
-            return (of_relay, None);
+            return of_relay;
         };
         let suspended = gate.suspended_until.map_or(0, |at| at.0 * 1_000);
         let of_lane = gate.bucket.as_ref().map_or(0, Bucket::opens_us);
-        (of_relay.max(suspended).max(of_lane), None)
+        of_relay.max(suspended).max(of_lane)
     }
 
     /// What to ask of the ledger: `waiting` says how many messages of each lane wait, `all` how many in all.
@@ -350,17 +373,83 @@ impl Port {
         }
     }
 
-    /// What slows the relay down now, other than its door.
-    pub fn used_up(&self) -> Option<BrakeKind> {
-        let bucket = self.bucket.as_ref()?;
+    pub fn is_shut(&self) -> bool {
+        matches!(self.terms.door, Door::Shut(_))
+    }
+
+    /// What keeps the relay as a whole from taking a message now.
+    pub fn brake(&mut self, now_us: i64) -> Option<Brake> {
+        if let Door::Shut(brake) = &self.terms.door {
+            return Some(brake.clone());
+        }
+        let bucket = self.bucket.as_mut()?;
+        if bucket.due(now_us).is_ok() {
+            return None;
+        }
+        let name = &self.terms.name;
+        let on = |kind, why: String, until| Some(Brake::on_relay(kind, name, why, until));
         match bucket.used_up {
-            Some((crate::domain::ledger::Span::Day, _)) => Some(BrakeKind::DayLimit),
-            Some((crate::domain::ledger::Span::Hour, _)) => Some(BrakeKind::HourLimit),
-            None => bucket.quota.period_us.map(|_| BrakeKind::SecondLimit),
+            Some((Span::Day, end)) => {
+                let kind = self.terms.day_kind;
+                on(kind, brake::used_up(kind, bucket.quota.per_day.unwrap_or(0)), Some(end))
+            }
+            Some((Span::Hour, end)) => {
+                let kind = BrakeKind::HourLimit;
+                on(kind, brake::used_up(kind, bucket.quota.per_hour.unwrap_or(0)), Some(end))
+            }
+            None if self.terms.learnt.permille < 1_000 => {
+                on(BrakeKind::RelaySlowed, self.terms.learnt.in_words(bucket.quota.period_us), None)
+            }
+            None => {
+                let per_sec = self.terms.limits.per_sec?;
+                on(BrakeKind::SecondLimit, format!("its limit is {per_sec} messages a second"), None)
+            }
         }
     }
 
-    fn note_opening(&mut self, at: Option<i64>) {
+    /// As [`Port::brake`], for messages of one lane.
+    pub fn lane_brake(&mut self, lane: &Arc<str>, now_us: i64) -> Option<Brake> {
+        let learnt = self.terms.learnt_lanes.get(&**lane).cloned().unwrap_or(Learnt::NOTHING);
+        let name = Arc::clone(&self.terms.name);
+        let on = |kind, why: String, until| Some(Brake::on_relay(kind, &name, why, until).on_lane(lane));
+        let gate = self.gate(lane)?;
+        if let Some(until) = gate.suspended_until.filter(|at| at.0 * 1_000 > now_us) {
+            let why = learnt.reason.as_deref().unwrap_or("it asked for less").to_owned();
+            return on(BrakeKind::LaneSuspended, why, Some(until));
+        }
+        let cap = gate.cap.map(usize::from);
+        if cap.is_some_and(|cap| gate.holders.0.len() >= cap) {
+            let why = format!("each of the {} connections it may have is busy", gate.holders.0.len());
+            return on(BrakeKind::LaneConnections, why, None);
+        }
+        let bucket = gate.bucket.as_mut()?;
+        if bucket.due(now_us).is_ok() {
+            return None;
+        }
+        match (bucket.used_up, bucket.quota.period_us) {
+            (Some((Span::Day, end)), _) => {
+                let limit = bucket.quota.per_day.unwrap_or(0);
+                on(BrakeKind::LaneLimit, format!("the limit of {limit} messages a day is used up"), Some(end))
+            }
+            (Some((Span::Hour, end)), _) => {
+                let limit = bucket.quota.per_hour.unwrap_or(0);
+                on(BrakeKind::LaneLimit, format!("the limit of {limit} messages an hour is used up"), Some(end))
+            }
+            (None, period) if learnt.permille < 1_000 => on(BrakeKind::LaneSlowed, learnt.in_words(period), None),
+            (None, Some(period)) => {
+                let limit = 1_000_000 / period.max(1);
+                on(BrakeKind::LaneLimit, format!("the limit is {limit} messages a second"), None)
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// Microseconds from one message to the next at full load; `None` while that is not known.
+    pub fn us_per_message(&self) -> Option<f64> {
+        self.busy.us().map(|us| us / f64::from(self.terms.connections.max(1)))
+    }
+
+    pub(super) fn note_opening(&mut self, at: Option<i64>) {
         self.opens_us = match (self.opens_us, at) {
             (Some(known), Some(at)) => Some(known.min(at)),
             (known, at) => known.or(at),
@@ -399,7 +488,7 @@ impl Port {
 
     fn rules_of(&self, lane: &str) -> (Quota, Option<u16>, Option<Timestamp>) {
         let rule = self.rule(lane);
-        let learnt = self.terms.learnt_lanes.get(lane).copied().unwrap_or(Learnt::NOTHING);
+        let learnt = self.terms.learnt_lanes.get(lane).unwrap_or(&Learnt::NOTHING);
         let limits = rule.map_or(Limits::default(), |r| r.limits);
         let cap = learnt.cap(rule.and_then(|r| r.connections), self.terms.connections);
         (learnt.quota(limits, limits.per_day), cap, learnt.suspended_until)
@@ -412,6 +501,45 @@ fn requote(bucket: &mut Option<Bucket>, quota: Quota) {
         *bucket = None;
     } else if bucket.as_ref().is_none_or(|b| b.quota != quota) {
         *bucket = Some(Bucket::of(quota));
+    }
+}
+
+/// How long a message keeps a connection.
+#[derive(Default)]
+struct Busy {
+    /// Messages under way.
+    n: u32,
+    /// Since when no message has ended, while some are under way.
+    since: Option<Instant>,
+    /// Smoothed, in microseconds.
+    usual_us: Option<f64>,
+}
+
+impl Busy {
+    /// Of the last so many messages the mean is told, more or less.
+    const SMOOTH: f64 = 16.0;
+
+    fn begun(&mut self) {
+        self.n += 1;
+        if self.n == 1 {
+            self.since = Some(Instant::now());
+        }
+    }
+
+    fn ended(&mut self, held: Duration) {
+        let us = held.as_micros() as f64;
+        self.usual_us = Some(self.usual_us.map_or(us, |usual| usual + (us - usual) / Self::SMOOTH));
+        self.n = self.n.saturating_sub(1);
+        self.since = (self.n > 0).then(Instant::now);
+    }
+
+    /// `None` while nothing has ended, and nothing is under way.
+    fn us(&self) -> Option<f64> {
+        let stuck = self.since.map(|since| since.elapsed().as_micros() as f64);
+        match (self.usual_us, stuck) {
+            (Some(usual), Some(stuck)) => Some(usual.max(stuck)),
+            (usual, stuck) => usual.or(stuck),
+        }
     }
 }
 

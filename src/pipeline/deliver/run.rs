@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::lanes::Lanes;
+use crate::domain::brake::Brake;
 use crate::domain::job::{Lease, Stop};
 use crate::domain::message::MessageStatus;
 use crate::domain::recipient::Recipient;
@@ -71,12 +72,13 @@ pub struct ChunkRun {
 }
 
 /// How a run's messages stand, as far as relays and lanes are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Weight {
     /// Whether there are messages, none is in hand, and none may go soon.
     pub is_held: bool,
-    /// When the first may, in microseconds since the epoch.
+    /// When the first may, in microseconds since the epoch, and what lane it is for.
     pub opens_us: i64,
+    pub lane: Option<Arc<str>>,
 }
 
 struct State {
@@ -91,6 +93,7 @@ struct State {
     passed_on: VecDeque<(u16, Vec<i64>)>,
     avoided: HashMap<u16, Vec<i64>>,
     held_since: Option<Timestamp>,
+    held_by: Option<Brake>,
     /// Messages taken and not brought back.
     in_hand: usize,
     next_at: Option<Timestamp>,
@@ -139,6 +142,7 @@ impl ChunkRun {
             passed_on: VecDeque::new(),
             avoided: HashMap::new(),
             held_since: None,
+            held_by: None,
             in_hand: 0,
             next_at,
             halt: None,
@@ -193,10 +197,15 @@ impl ChunkRun {
         todo
     }
 
-    /// Takes the next message whose lane fits, for this relay: lanes take turns. It must be brought back by one of
+    /// Takes the next message whose lane fits, for this relay: lanes take turns; or only one that another relay did not take. It must be brought back by one of
     /// [`ChunkRun::settled`], [`ChunkRun::deferred`] and [`ChunkRun::put_back`].
     #[must_use]
-    pub fn take(&self, relay_id: i64, mut fits: impl FnMut(&Arc<str>) -> bool) -> Option<(u16, Arc<str>)> {
+    pub fn take(
+        &self,
+        relay_id: i64,
+        only_passed_on: bool,
+        mut fits: impl FnMut(&Arc<str>) -> bool,
+    ) -> Option<(u16, Arc<str>)> {
         let mut state = self.state();
         let passed_on = state.passed_on.iter().position(|(ordinal, avoid)| {
             !avoid.contains(&relay_id) && fits(&self.lane_names[usize::from(self.lanes[usize::from(*ordinal)])])
@@ -205,6 +214,9 @@ impl ChunkRun {
             state.avoided.insert(ordinal, avoid);
             state.took();
             return Some((ordinal, Arc::clone(self.lane(ordinal))));
+        }
+        if only_passed_on {
+            return None;
         }
         for _ in 0..state.turns.len() {
             let lane = state.turns.pop_front()?;
@@ -248,23 +260,29 @@ impl ChunkRun {
     pub fn weigh(&self, mut opens: impl FnMut(&Arc<str>) -> i64, soon_us: i64) -> Weight {
         let mut state = self.state();
         // Whoever avoids every relay that is left gets another chance with all of them.
-        let (mut n_shut, mut first) = (0, i64::MAX);
-        for lane in state.turns.clone() {
-            let at = opens(&self.lane_names[usize::from(lane)]);
-            first = first.min(at);
-            if at > soon_us {
-                n_shut += state.todo[usize::from(lane)].len();
+        let (mut n_shut, mut first) = (0, (i64::MAX, None));
+        let mut note = |lane: &Arc<str>, n: usize| {
+            let at = opens(lane);
+            if first.1.is_none() || at < first.0 {
+                first = (at, Some(Arc::clone(lane)));
             }
+            if at > soon_us {
+                n_shut += n;
+            }
+        };
+        for lane in &state.turns {
+            let lane = usize::from(*lane);
+            note(&self.lane_names[lane], state.todo[lane].len());
         }
         for (ordinal, _) in &state.passed_on {
-            let at = opens(self.lane(*ordinal));
-            first = first.min(at);
-            n_shut += usize::from(at > soon_us);
+            note(self.lane(*ordinal), 1);
         }
+        let (opens_us, lane) = first;
         state.n_shut = n_shut;
         Weight {
             is_held: state.n_todo > 0 && n_shut == state.n_todo && state.in_hand == 0 && state.halt.is_none(),
-            opens_us: first,
+            opens_us,
+            lane,
         }
     }
 
@@ -347,6 +365,18 @@ impl ChunkRun {
         state.clear();
         drop(state);
         self.over.notify_waiters();
+    }
+
+    /// Nothing of it may go before this time, because of this. As [`ChunkRun::halt`].
+    pub fn hold(&self, until: Timestamp, by: Brake) {
+        self.state().held_by = Some(by);
+        self.halt(Halt::Held(until));
+    }
+
+    /// What it is held by.
+    #[must_use]
+    pub fn held_by(&self) -> Option<Brake> {
+        self.state().held_by.clone()
     }
 
     #[must_use]

@@ -288,6 +288,7 @@ impl Slot {
             self.tell(News::Failed {
                 relay_id: relay.id,
                 reason,
+                at: self.deps.clock.now(),
             });
         }
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Shared;
+use crate::domain::brake::Brake;
 use crate::domain::job::{Claimed, JobEnd, Lease, Stop};
 use crate::domain::message::MessageStatus;
 use crate::pipeline::deliver::fate::{self, Rules};
@@ -17,7 +18,7 @@ use crate::store::{Result, StoreError};
 
 /// Pauses between tries to give a job back while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Splits a broadcast.
 pub(super) async fn split(shared: Arc<Shared>, job: Claimed) {
@@ -45,9 +46,9 @@ pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<
             }
             let end = run.end().await;
             shared.board.remove(&run);
-            finish(&shared, job.lease, end).await
+            finish(&shared, job.lease, end, run.held_by()).await
         }
-        Ok(None) => finish(&shared, job.lease, RunEnd::Halted(Halt::Stopped(Stop::Hold))).await,
+        Ok(None) => finish(&shared, job.lease, RunEnd::Halted(Halt::Stopped(Stop::Hold)), None).await,
         Err(error) => Err(error),
     };
     give_up_on_error(&shared, job.lease, done).await;
@@ -167,16 +168,19 @@ fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<
     }
 }
 
-async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd) -> Result<()> {
+async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd, held_by: Option<Brake>) -> Result<()> {
     let end = match end {
         RunEnd::Halted(Halt::Lost) => return Err(StoreError::LeaseLost),
         RunEnd::Halted(Halt::Stopped(_)) => JobEnd::Stopped,
         RunEnd::Halted(Halt::Released) => JobEnd::Released,
-        RunEnd::Halted(Halt::Held(at)) => JobEnd::Held(at),
+        RunEnd::Halted(Halt::Held(until)) => match held_by {
+            Some(by) => JobEnd::Held { until, by },
+            None => JobEnd::Waiting(until),
+        },
         RunEnd::Through { next_at: None } => JobEnd::Done,
         RunEnd::Through { next_at: Some(at) } => JobEnd::Waiting(at),
     };
-    insist(shared, || shared.deps.store.finish(lease, end, shared.deps.clock.now())).await
+    insist(shared, || shared.deps.store.finish(lease, end.clone(), shared.deps.clock.now())).await
 }
 
 /// Gives back a job that could not be carried on: for another try where that may help, else for a person.
@@ -219,7 +223,8 @@ async fn insist<F: Future<Output = Result<()>>>(shared: &Arc<Shared>, step: impl
         match step().await {
             Err(error) if error.is_transient() => {
                 tracing::warn!(%error, worker.id = shared.id(), "A job waits for the database");
-                tokio::time::sleep(pause).await;
+                // The jitter keeps many jobs from coming back all at once.
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }
             other => return other,

@@ -39,6 +39,9 @@ const FAN_OUTS_MAX: usize = 2;
 /// Rounds follow each other no faster: a fan-out calls for every chunk it makes.
 const ROUND_GAP: Duration = Duration::from_millis(20);
 
+/// Between a round that failed and the next, with as much jitter: the database is looked for more often than it is polled.
+const ROUND_AGAIN: Duration = Duration::from_millis(500);
+
 /// Between two tries to register while the database is away.
 const ENTER_AGAIN: Duration = Duration::from_millis(500);
 
@@ -133,11 +136,19 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
         ended.clone(),
     ));
 
+    let rescuing = {
+        let (store, clock) = (Arc::clone(&shared.deps.store), Arc::clone(&shared.deps.clock));
+        let shared = Arc::downgrade(&shared);
+        let worker = move || shared.upgrade().map_or(0, |shared| shared.id());
+        tokio::spawn(sweep::rescue(store, clock, worker, ended.clone()))
+    };
+
     let jobs = work(&shared, &mut slots).await;
     drain(&shared, jobs, slots).await;
     ended.cancel();
     let _ = beating.await;
     let _ = guarding.await;
+    let _ = rescuing.await;
     let (store, clock, id) = (Arc::clone(&shared.deps.store), Arc::clone(&shared.deps.clock), shared.id());
     drop(shared);
     // What is learnt is written before others may take the jobs. The settler would wait for a lost database for
@@ -201,15 +212,15 @@ async fn work(shared: &Arc<Shared>, slots: &mut JoinSet<()>) -> Jobs {
     let mut wakeups = shared.deps.store.wakeups();
     while !shared.stop.is_cancelled() {
         wakeups.mark_unchanged();
-        let due = match round(shared, &mut jobs, &mut upkeep).await {
-            Ok(due) => due,
+        let nap = match round(shared, &mut jobs, &mut upkeep).await {
+            Ok(due) => shared.nap(due),
             Err(error) => {
                 tracing::warn!(%error, "A round of the worker failed; it is repeated");
-                None
+                ROUND_AGAIN.mul_f64(0.5 + fastrand::f64())
             }
         };
         let gap = tokio::time::sleep(ROUND_GAP);
-        let nap = tokio::time::sleep(shared.nap(due));
+        let nap = tokio::time::sleep(nap);
         tokio::select! {
             () = shared.stop.cancelled() => break,
             () = gap => {}

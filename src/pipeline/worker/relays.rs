@@ -22,6 +22,8 @@ use crate::smtp::{Pace, RelayConfig, TlsContext};
 use crate::store::Result;
 use crate::store::pacing::Slower;
 
+/// What stands for the capture relay in the place of a URL.
+const CAPTURE_URL: &str = "capture:";
 /// A change of a relay is heard of by a notification, and at the latest after this.
 const LOOK_MAX: Duration = Duration::from_millis(900);
 /// Looks follow each other no faster: a fan-out calls for every chunk it makes.
@@ -126,6 +128,8 @@ impl Fleet {
         self.write_refusals().await;
         let store = Arc::clone(&self.shared.deps.store);
         self.said = self.read_relays().await?;
+        let is_captured = self.said.iter().all(|said| said.spec.url == CAPTURE_URL);
+        self.shared.deps.lanes.mute(is_captured);
         self.paces = store.paces().await?;
         let now = self.shared.deps.clock.now();
         let gone: Vec<i64> = {
@@ -169,7 +173,7 @@ impl Fleet {
         Ok(vec![Said {
             id: store.relay_id(&capture.name).await?,
             name: capture.name.clone(),
-            spec: RelaySpec::of("capture:"),
+            spec: RelaySpec::of(CAPTURE_URL),
             paused: None,
             paused_at: None,
             version: 0,
@@ -194,6 +198,7 @@ impl Fleet {
             permille: p.permille,
             base_us: p.base_us,
             suspended_until: p.suspended_until,
+            reason: p.reason.as_deref().map(Into::into),
         };
         let learnt_lanes = rows()
             .filter(|p| !p.lane.is_empty())
@@ -204,13 +209,15 @@ impl Fleet {
         let config = crew.map(|relay| &relay.config);
         let mut limits = said.spec.limits;
         limits.per_sec = limits.per_sec.or(config.and_then(|c| c.rate_per_sec));
+        let (day_kind, per_day) = brake::day_limit(said, now);
         Ok(Terms {
             relay_id: said.id,
             name: said.name.as_str().into(),
             weight: said.spec.weight,
             connections: config.map_or(1, |c| c.connections),
             limits,
-            per_day: brake::per_day(said, now),
+            per_day,
+            day_kind,
             lanes: said.spec.lanes.clone(),
             learnt: own.as_ref().map_or(Learnt::NOTHING, learnt),
             learnt_lanes,
@@ -227,7 +234,9 @@ impl Fleet {
         if let Some(why) = self.refused.get(&said.id) {
             return shut(BrakeKind::RelayPaused, why, None);
         }
-        if let Some(brake) = brake::full_stop(said, own, now) {
+        // What of an hour or a day is used up is the permits' to say: some of it may still be at hand.
+        let counted = |b: &Brake| matches!(b.kind, BrakeKind::WarmUp | BrakeKind::DayLimit | BrakeKind::HourLimit);
+        if let Some(brake) = brake::full_stop(said, own, now).filter(|b| !counted(b)) {
             self.probes.remove(&said.id);
             self.note_failing(said.id, own.is_some_and(|p| p.failures > 0));
             return Ok(Door::Shut(brake));
@@ -273,13 +282,15 @@ impl Fleet {
                 let deps = Arc::new(self.slot_deps(relay, &stop));
                 let now = self.shared.deps.clock.now();
                 // Before the slots, which would find no place to wait at.
+                let (day_kind, per_day) = brake::day_limit(said, now);
                 let terms = Terms {
                     relay_id: said.id,
                     name: said.name.as_str().into(),
                     weight: said.spec.weight,
                     connections: relay.config.connections,
                     limits: said.spec.limits,
-                    per_day: brake::per_day(said, now),
+                    per_day,
+                    day_kind,
                     lanes: said.spec.lanes.clone(),
                     learnt: Learnt::NOTHING,
                     learnt_lanes: HashMap::new(),
@@ -342,7 +353,7 @@ impl Fleet {
                 self.write_refusals().await;
                 Ok(())
             }
-            News::Failed { relay_id, reason } => {
+            News::Failed { relay_id, reason, at } => {
                 self.probes.remove(&relay_id);
                 let pause = self.suspension(relay_id);
                 tracing::warn!(
@@ -351,7 +362,7 @@ impl Fleet {
                     pause_ms = pause,
                     "A relay fails and is left alone for a while"
                 );
-                store.relay_failed(relay_id, &reason, pause, now).await.map(drop)
+                store.relay_failed(relay_id, &reason, pause, at).await.map(drop)
             }
             News::Works { relay_id } => {
                 self.probes.remove(&relay_id);

@@ -1,6 +1,8 @@
 //! What follows DATA and BDAT: the content, its end, and what becomes of the message. Never keeps
 //! more of it than the largest message that is taken.
 
+use std::sync::atomic::Ordering;
+
 use bytes::{Buf, BytesMut};
 
 use super::super::mailbox::Captured;
@@ -74,6 +76,8 @@ impl Session {
     }
 
     fn end_of_data(&mut self) {
+        let bytes = &self.shared.counters.content_bytes;
+        bytes.fetch_add(self.content_len as u64, Ordering::Relaxed);
         let has_truth = self.shared.truth.is_some();
         let id = has_truth.then(|| message_id(&self.content)).flatten();
         self.record("data_complete", id.as_deref(), None);

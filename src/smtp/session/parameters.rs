@@ -31,6 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         line.push_str("\r\n");
         self.out.extend_from_slice(line.as_bytes());
+        self.expect_reply();
     }
 
     pub(super) fn push_rcpt(&mut self, envelope: &Envelope) {
@@ -44,6 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
         line.push_str("\r\n");
         self.out.extend_from_slice(line.as_bytes());
+        self.expect_reply();
     }
 
     /// A relay that offers DSN and refuses its parameters (555, RFC 5321 4.1.1.11) is not asked for reports any more. `true` when

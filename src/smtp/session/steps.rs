@@ -19,11 +19,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         match written {
             Ok(()) => Ok(()),
             Err(not) => {
-                // A relay that closes says why in its last reply, if at all.
-                let cause = self.wire.last_words().await.map_or(not.cause, Cause::Reply);
                 self.is_dead = true;
-                Err(Failure::new(stage, cause))
+                Err(Failure::new(stage, self.why(not.cause).await))
             }
+        }
+    }
+
+    /// Why not everything was written. A relay that closes says so in its last reply, if at all; one that is out of step is not
+    /// believed.
+    pub(super) async fn why(&mut self, cause: Cause) -> Cause {
+        match cause {
+            Cause::Desync(_) | Cause::Reply(_) => cause,
+            _ => self.wire.last_words().await.map_or(cause, Cause::Reply),
         }
     }
 
@@ -41,13 +48,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if self.needs_rset {
             self.reset().await?;
         }
-        self.out.clear();
+        self.blank();
         self.push_mail(envelope, size);
         self.flush(Stage::Mail).await?;
         let mail = self.read(Stage::Mail).await?;
         let mail = self.positive(Stage::Mail, mail)?;
 
-        self.out.clear();
+        self.blank();
         self.push_rcpt(envelope);
         self.flush(Stage::Rcpt).await?;
         // From here on the relay holds half a transaction.
@@ -55,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let rcpt = self.read(Stage::Rcpt).await?;
         let rcpt = self.positive(Stage::Rcpt, rcpt)?;
 
-        self.out.clear();
+        self.blank();
         self.out.extend_from_slice(b"DATA\r\n");
         self.flush(Stage::Data).await?;
         let data = self.read(Stage::Data).await?;
@@ -121,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Ok(_go_ahead) => {}
             Err(failure) => return worst(refused, failure),
         }
-        self.out.clear();
+        self.blank();
         self.out.extend_from_slice(b".\r\n");
         let ended = match self.flush(Stage::FinalDot).await {
             Ok(()) => self.read(Stage::FinalDot).await,
@@ -141,8 +148,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if let Err(cause) = self.wire.expect_silence().await {
             return Err(self.fail(Stage::Body, cause));
         }
-        self.out.clear();
+        self.blank();
         append_data(&mut self.out, body);
+        self.expect_reply();
         let end_of_data = self.out.len();
         if let Some((envelope, size)) = next {
             self.push_envelope(envelope, size);
@@ -151,11 +159,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         point!("mid-body", {
             drop(self.wire.write(&self.out[..end_of_data / 2], limits.block).await);
         });
-        if let Err(not) = self.wire.write_within(&self.out, limits.block, limits.content).await {
+        let (block, content) = (limits.block, limits.content);
+        if let Err(not) = self.wire.write_and_listen(&self.out, &self.due, block, content).await {
             self.is_dead = true;
             if not.out_at_most < end_of_data {
-                let cause = self.wire.last_words().await.map_or(not.cause, Cause::Reply);
-                return Err(Failure::new(Stage::Body, cause));
+                return Err(Failure::new(Stage::Body, self.why(not.cause).await));
+            }
+            if let Cause::Desync(_) = not.cause {
+                return Err(after_end_of_data(not.cause));
             }
             // The end of data is out and only something behind it is not: the verdict may still come.
         }

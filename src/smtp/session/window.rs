@@ -21,6 +21,7 @@ use super::{Connection, Mail};
 /// is used only where a verdict can be told from the answer to RCPT by its enhanced code or its first word.
 #[derive(Debug)]
 pub(super) struct Wording {
+    verdict: Mark,
     /// Replies that are no verdict.
     others: Vec<Mark>,
 }
@@ -50,7 +51,12 @@ impl Wording {
         let can_tell = rcpt != verdict;
         can_tell.then(|| Self {
             others: [mail, rcpt].into_iter().filter(|other| *other != verdict).collect(),
+            verdict,
         })
+    }
+
+    fn may_be_verdict(&self, reply: &Reply) -> bool {
+        self.verdict == Mark::of(reply)
     }
 
     fn is_no_verdict(&self, reply: &Reply) -> bool {
@@ -76,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Hands over a window of at most [`Connection::window`] messages; the verdicts come in their order. A message that the relay
     /// had not heard of when the connection ended fails at `Mail`.
     pub(super) async fn send_window(&mut self, load: &[Mail<'_>]) -> Vec<Result<Reply, Failure>> {
-        self.out.clear();
+        self.blank();
         let sent: Vec<Result<Sent, Failure>> = load.iter().map(|mail| self.push_whole(mail)).collect();
         if self.out.is_empty() {
             return sent
@@ -90,11 +96,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         };
         let n_out = sent.iter().flatten().filter(|s| s.extent.end <= out_at_most).count();
         let cause = match n_out {
-            // A relay that closes says why in its last reply, if at all.
-            0 if out_at_most > 0 => self.wire.last_words().await.map_or(cause, Cause::Reply),
+            0 if out_at_most > 0 => self.why(cause).await,
             _ => cause,
         };
-        let mut replies = self.read_window(sent.iter().flatten().take(n_out)).await.into_iter();
+        let mut replies = match &cause {
+            // What was answered before may have been answered one too early.
+            Cause::Desync(_) => vec![Err(after_end_of_data(cause.clone())); n_out],
+            _ => {
+                let out: Vec<&Sent> = sent.iter().flatten().take(n_out).collect();
+                // Of a message that is out in part some commands may be answered, too.
+                let end = out.last().map_or(0, |s| s.extent.end);
+                let n_more = self.due.iter().filter(|&&d| end < d && d <= out_at_most).count();
+                self.read_window(out, n_more).await
+            }
+        }
+        .into_iter();
         let verdict = |sent: Sent| match replies.next() {
             Some(verdict) => verdict,
             None if sent.extent.start >= out_at_most => Err(Failure::new(Stage::Mail, cause.clone())),
@@ -113,10 +129,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let has_rset = start > 0 || self.needs_rset;
         if has_rset {
             self.out.extend_from_slice(b"RSET\r\n");
+            self.expect_reply();
         }
         self.push_mail(mail.envelope, mail.body.len());
         self.push_rcpt(mail.envelope);
         append_chunk(&mut self.out, mail.body);
+        self.expect_reply();
         self.n_begun += 1;
         let extent = start..self.out.len();
         Ok(Sent { extent, has_rset })
@@ -128,16 +146,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.is_dead = true;
             return Err((0, cause));
         }
-        let limits = &self.timeouts;
-        let written = self.wire.write_within(&self.out, limits.block, limits.content).await;
+        let (block, content) = (self.timeouts.block, self.timeouts.content);
+        let written = self.wire.write_and_listen(&self.out, &self.due, block, content).await;
         written.map_err(|not| {
             self.is_dead = true;
             (not.out_at_most, not.cause)
         })
     }
 
-    /// Reads the replies to messages that are out, all of them.
-    async fn read_window(&mut self, sent: impl Iterator<Item = &Sent>) -> Vec<Result<Reply, Failure>> {
+    /// Reads the replies to messages that are out, all of them; `n_more` commands behind them are out as well.
+    async fn read_window(&mut self, sent: Vec<&Sent>, n_more: usize) -> Vec<Result<Reply, Failure>> {
         let mut verdicts = Vec::new();
         let mut goodbye: Option<Reply> = None;
         let mut broken: Option<Cause> = None;
@@ -156,7 +174,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             });
         }
         if broken.is_none() && !verdicts.is_empty() {
-            broken = self.check_end_of_window().await.err();
+            let is_refused = matches!(verdicts.last(), Some(Err(failure)) if failure.end_of_data_written);
+            broken = match is_refused && !self.is_dead {
+                true => self.confirm_refusal().await.err(),
+                false if n_more > 0 => self.wire.check_turn(n_more).err(),
+                false => self.check_end_of_window().await.err(),
+            };
         }
         if let Some(Cause::Desync(what)) = broken {
             let doubt = |_| Err(after_end_of_data(Cause::Desync(what.clone())));
@@ -220,6 +243,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
+    /// A refusal of content as the last reply of a window may be a stray one, with the verdict still on its way: what follows in a
+    /// window shows that, and behind the last message nothing follows. So RSET, which is due after a refusal anyway, goes at once.
+    /// Where its answer could be a verdict too, a goodbye shows how many replies there were: the connection is lost, and no truth.
+    async fn confirm_refusal(&mut self) -> Result<(), Cause> {
+        self.blank();
+        self.out.extend_from_slice(b"RSET\r\n");
+        if let Err(failure) = self.flush(Stage::Reset).await {
+            return desync_only(failure.cause);
+        }
+        let answer = match self.wire.reply(self.timeouts.rset).await {
+            Ok(answer) => answer,
+            Err(cause) => {
+                self.is_dead = true;
+                return desync_only(cause);
+            }
+        };
+        let may_be_verdict = self.wording.as_ref().is_none_or(|w| w.may_be_verdict(&answer));
+        if answer.is_positive() && !may_be_verdict {
+            self.needs_rset = false;
+            return self.check_end_of_window().await;
+        }
+        self.is_dead = true;
+        if answer.is_closing() || self.wire.write(b"QUIT\r\n", self.timeouts.quit).await.is_err() {
+            return Ok(());
+        }
+        let goodbye = self.wire.reply(self.timeouts.rset).await;
+        match (goodbye, self.wire.reply(self.timeouts.rset).await) {
+            (Ok(_), Ok(_)) => Err(Cause::Desync("more replies than commands behind a refusal".into())),
+            (Err(cause), _) | (_, Err(cause)) => desync_only(cause),
+        }
+    }
+
     /// Behind the last verdict there may be a goodbye, and nothing else.
     async fn check_end_of_window(&mut self) -> Result<(), Cause> {
         match self.wire.expect_silence().await {
@@ -233,6 +288,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(())
             }
         }
+    }
+}
+
+/// A refusal stays what it is when the connection ends after it, but not when its replies turn out not to fit.
+fn desync_only(cause: Cause) -> Result<(), Cause> {
+    match cause {
+        Cause::Desync(_) => Err(cause),
+        _ => Ok(()),
     }
 }
 

@@ -252,7 +252,7 @@ async fn silence(
     // Brings the schema up to date, and notices that it was restored, unless the mark is there already.
     let is_marked = marks_of(source).await?.moving_to.is_some();
     let store = match is_marked {
-        true => open_for(Purpose::Move, &route.source, CONNECTIONS_DEFAULT).await?,
+        true => open_for(Purpose::Move, &route.source, CONNECTIONS_DEFAULT).await?.work,
         false => open(&route.source).await?,
     };
     let mut lock = None;

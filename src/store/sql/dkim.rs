@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Connection, Db, SqlStore, from_json, json_texts, parsed};
+use super::{Connection, Db, Pool, SqlStore, from_json, json_texts, parsed};
 use crate::domain::address::EmailAddress;
 use crate::domain::dkim::{DkimKey, PrivateKey, signing_domains};
 use crate::domain::id::DkimKeyId;
@@ -145,7 +145,7 @@ pub(super) async fn keys_for(tx: &mut Connection, from: &EmailAddress) -> Result
 }
 
 /// The keys that a letter names, in its order.
-pub(super) async fn keys_named(reader: &sqlx::Pool<Db>, ids: &str) -> Result<Vec<DkimKey>> {
+pub(super) async fn keys_named(reader: &Pool, ids: &str) -> Result<Vec<DkimKey>> {
     #[derive(serde::Deserialize)]
     struct Item {
         v: DkimKeyId,

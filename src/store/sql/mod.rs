@@ -16,32 +16,40 @@ mod intake;
 mod learnt;
 mod library;
 mod pacing;
+mod pool;
 mod queue;
 mod relays;
 mod reports;
 mod retention;
 mod safety;
+mod watched;
 mod workers;
+
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{Pool, Transaction};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::{BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, CLAIM, Connection, Db, EXCLUSIVE, SERVER_NOW, notify};
+pub use pool::{Connection, Pool, Transaction};
+
+use super::{ANSWER_MAX, BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, Brake, CLAIM, Db, EXCLUSIVE, Raw, TIME, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets
 /// through, so that a handful is plenty.
 const CONTENTION_RETRIES: usize = 8;
+/// And no longer than this: a lock that somebody holds for longer is no contention, and whoever waits wants an answer.
+const CONTENTION_MAX: Duration = Duration::from_secs(15);
 
 pub struct SqlStore {
     /// All writes.
-    writer: Pool<Db>,
+    writer: Pool,
     /// Reads that need not see a write in progress.
-    reader: Pool<Db>,
+    reader: Pool,
     /// The heartbeat's own way to the database.
-    heart: Pool<Db>,
+    heart: Pool,
     /// Tells this process's loops to look; shared with whoever hears of other processes.
     wake: watch::Sender<u64>,
     /// Held so that whoever hears of other processes can tell when this store is gone.
@@ -49,7 +57,7 @@ pub struct SqlStore {
 }
 
 impl SqlStore {
-    pub fn new(writer: Pool<Db>, reader: Pool<Db>, heart: Pool<Db>, wake: watch::Sender<u64>) -> Self {
+    pub fn new(writer: Pool, reader: Pool, heart: Pool, wake: watch::Sender<u64>) -> Self {
         Self {
             writer,
             reader,
@@ -59,17 +67,17 @@ impl SqlStore {
         }
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Db>> {
+    async fn begin(&self) -> Result<Transaction> {
         Ok(self.writer.begin_with(BEGIN).await?)
     }
 
     /// A transaction whose statements all see the database as it was at the first of them.
-    async fn begin_snapshot(&self) -> Result<Transaction<'static, Db>> {
+    async fn begin_snapshot(&self) -> Result<Transaction> {
         Ok(self.reader.begin_with(BEGIN_SNAPSHOT).await?)
     }
 
     /// Commits a transaction that made work or wishes, and wakes everybody who may want to know.
-    async fn commit_and_wake(&self, mut tx: Transaction<'static, Db>) -> Result<()> {
+    async fn commit_and_wake(&self, mut tx: Transaction) -> Result<()> {
         notify(&mut tx).await?;
         tx.commit().await?;
         self.wake.send_modify(|n| *n += 1);
@@ -88,9 +96,10 @@ async fn retrying<T, F>(mut step: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
+    let begun = Instant::now();
     for _ in 1..CONTENTION_RETRIES {
         match step().await {
-            Err(StoreError::Contended) => tokio::task::yield_now().await,
+            Err(StoreError::Contended) if begun.elapsed() < CONTENTION_MAX => tokio::task::yield_now().await,
             other => return other,
         }
     }

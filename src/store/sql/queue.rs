@@ -10,7 +10,7 @@ use crate::domain::id::BroadcastId;
 use crate::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
 use crate::domain::safety::{CanaryState, Pause};
 use crate::domain::time::Timestamp;
-use crate::store::queue::{Queue, Wish};
+use crate::store::queue::{PROMOTED_MAX, Queue, Wish};
 use crate::store::{Result, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -102,7 +102,7 @@ impl Queue for SqlStore {
     }
 
     async fn finish(&self, lease: Lease, end: JobEnd, now: Timestamp) -> Result<()> {
-        retrying(|| self.try_finish(lease, end, now)).await
+        retrying(|| self.try_finish(lease, &end, now)).await
     }
 
     async fn give_back_unheld(&self, worker: i64, held: &[i64]) -> Result<Vec<i64>> {
@@ -257,9 +257,13 @@ impl SqlStore {
         let mut tx = self.begin().await?;
         let woken: Vec<String> = sqlx::query_scalar(
             "-- promote
-            UPDATE jobs SET state = 'ready' WHERE state = 'waiting' AND run_at <= $1 RETURNING broadcast_id",
+            UPDATE jobs SET state = 'ready'
+             WHERE id IN (SELECT id FROM jobs WHERE state = 'waiting' AND run_at <= $1 ORDER BY run_at, id LIMIT $2)
+               AND state = 'waiting'
+            RETURNING broadcast_id",
         )
         .bind(now.0)
+        .bind(PROMOTED_MAX)
         .fetch_all(&mut *tx)
         .await?;
         if woken.is_empty() {
@@ -278,16 +282,23 @@ impl SqlStore {
         Ok(woken.len() as u64)
     }
 
-    async fn try_finish(&self, lease: Lease, end: JobEnd, now: Timestamp) -> Result<()> {
+    async fn try_finish(&self, lease: Lease, end: &JobEnd, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         let standing = lock_broadcast_of(&mut tx, lease.job_id).await?;
-        let (state, run_at) = match end {
-            JobEnd::Done => ("done", None),
+        let later = match end {
+            JobEnd::Waiting(at) | JobEnd::Held { until: at, .. } => Some(*at),
+            JobEnd::Done | JobEnd::Released | JobEnd::Stopped => None,
+        };
+        let (state, run_at) = match later {
+            _ if *end == JobEnd::Done => ("done", None),
             _ if standing.status == "canceled" => ("canceled", None),
-            JobEnd::Waiting(at) | JobEnd::Held(at) if standing.paused != 0 => ("held", Some(at.0)),
-            JobEnd::Waiting(at) | JobEnd::Held(at) if at > now => ("waiting", Some(at.0)),
-            _ if standing.paused != 0 => ("held", None),
-            JobEnd::Waiting(_) | JobEnd::Held(_) | JobEnd::Released | JobEnd::Stopped => ("ready", None),
+            _ if standing.paused != 0 => ("held", later.map(|at| at.0)),
+            Some(at) if at > now => ("waiting", Some(at.0)),
+            _ => ("ready", None),
+        };
+        let waits_for = match end {
+            JobEnd::Held { by, .. } => Some(to_json(by)),
+            _ => None,
         };
         let over = matches!(state, "done" | "canceled");
         let unsettled: Option<i64> = sqlx::query_scalar(
@@ -303,11 +314,11 @@ impl SqlStore {
         .bind(run_at)
         .bind(now.0)
         .bind(i64::from(over))
-        .bind(matches!(end, JobEnd::Held(_)).then_some("{}"))
+        .bind(waits_for)
         .fetch_optional(&mut *tx)
         .await?;
         let unsettled = unsettled.ok_or(StoreError::LeaseLost)?;
-        if end == JobEnd::Done && unsettled != 0 {
+        if *end == JobEnd::Done && unsettled != 0 {
             return Err(StoreError::Refused(format!("a job with {unsettled} messages left is not done")));
         }
         if over {

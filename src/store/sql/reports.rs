@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::broadcasts::{BroadcastRow, with_counts};
 use super::chunks::{OpenedRow, note};
 use super::delivery::ordinal;
-use super::{SqlStore, parsed};
+use super::{SqlStore, from_json, parsed};
 use crate::domain::address::SortKey;
 use crate::domain::broadcast::Broadcast;
 use crate::domain::counts::Counts;
@@ -14,7 +14,7 @@ use crate::domain::message::MessageStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::{JobView, Worker};
 use crate::store::Result;
-use crate::store::reports::{AttemptView, MessageView, RATE_WINDOW_MS, Rate, Reports, Slice};
+use crate::store::reports::{AttemptView, MessageView, RATE_WINDOW_MS, Rate, Reports, Slice, Waiting};
 
 /// Broadcasts searched for one address.
 const BROADCASTS_SEARCHED_MAX: i64 = 200;
@@ -130,6 +130,34 @@ impl Reports for SqlStore {
         Ok(Rate {
             per_sec: pace(&rows, window_start, now.0),
             possible_duplicates,
+        })
+    }
+
+    async fn waiting(&self, id: &BroadcastId) -> Result<Waiting> {
+        let n_active = sqlx::query_scalar(
+            "-- n_active
+            SELECT COUNT(*) AS n FROM jobs WHERE broadcast_id = $1 AND state IN ('ready', 'running')",
+        )
+        .bind(id.as_str())
+        .fetch_one(&self.reader)
+        .await?;
+        let first: Option<(i64, Option<String>)> = sqlx::query_as(
+            "-- waits_for
+            SELECT run_at, waits_for FROM jobs WHERE broadcast_id = $1 AND state = 'waiting'
+             ORDER BY CASE WHEN waits_for IS NULL THEN 1 ELSE 0 END, run_at LIMIT 1",
+        )
+        .bind(id.as_str())
+        .fetch_optional(&self.reader)
+        .await?;
+        let (until, by) = first.unzip();
+        let by = by
+            .flatten()
+            .map(|json| from_json("jobs.waits_for", &json))
+            .transpose()?;
+        Ok(Waiting {
+            n_active,
+            until: until.map(Timestamp),
+            by,
         })
     }
 

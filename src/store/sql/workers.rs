@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Connection, SERVER_NOW, SqlStore, retrying, to_json};
+use super::{Connection, SqlStore, TIME, retrying, to_json};
 use crate::domain::job::DEATHS_MAX;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::WorkerStats;
@@ -11,6 +11,13 @@ use crate::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
 
 #[async_trait]
 impl Workers for SqlStore {
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        match TIME {
+            Some(statement) => Ok(Some(Timestamp(sqlx::query_scalar(statement).fetch_one(&self.reader).await?))),
+            None => Ok(None),
+        }
+    }
+
     async fn register_worker(&self, me: &NewWorker, lease_until: Timestamp, now: Timestamp) -> Result<i64> {
         let id = sqlx::query_scalar(
             "-- register_worker
@@ -46,7 +53,7 @@ impl Workers for SqlStore {
         .bind(lease_until.0)
         .bind(to_json(stats))
         .bind(if draining { "draining" } else { "live" })
-        .execute(&mut *heart)
+        .execute(&mut heart)
         .await?;
         if alive.rows_affected() == 0 {
             return Ok(Heartbeat::Dead);
@@ -55,19 +62,9 @@ impl Workers for SqlStore {
             "-- live_workers\n SELECT COUNT(*) AS n FROM workers WHERE state = 'live' AND lease_until >= $1",
         )
         .bind(now.0)
-        .fetch_one(&mut *heart)
+        .fetch_one(&mut heart)
         .await?;
         Ok(Heartbeat::Alive { live_workers })
-    }
-
-    async fn server_now(&self) -> Result<Option<Timestamp>> {
-        match SERVER_NOW {
-            Some(statement) => {
-                let now: i64 = sqlx::query_scalar(statement).fetch_one(&self.reader).await?;
-                Ok(Some(Timestamp(now)))
-            }
-            None => Ok(None),
-        }
     }
 
     async fn retire_worker(&self, worker: i64, now: Timestamp) -> Result<()> {

@@ -12,6 +12,7 @@ use super::ApiState;
 use super::shapes::{BroadcastView, Page};
 use crate::domain::broadcast::Broadcast;
 use crate::domain::id::BroadcastId;
+use crate::pipeline::outlook::{Outlook, outlook};
 use crate::web::error::{Problem, ProblemDocument};
 use crate::web::extract::{Id, Params, cursor, page_rows};
 
@@ -31,7 +32,7 @@ pub struct Paging {
 
 /// All broadcasts, newest first
 ///
-/// The rate, the failures and the number of possible duplicates stand only with a single broadcast; here they are `null`.
+/// The rate, the outlook, the failures and the number of possible duplicates stand only with a single broadcast; here they are `null`.
 #[utoipa::path(get, path = "/v1/broadcasts", tag = "broadcasts", operation_id = "list_broadcasts", params(Paging),
     responses((status = 200, body = Page<BroadcastView>)))]
 pub async fn list(
@@ -42,7 +43,7 @@ pub async fn list(
         .store()
         .broadcasts(cursor(paging.after.as_deref())?, page_rows(paging.limit)?)
         .await?;
-    Ok(Json(Page::of(slice, |b| BroadcastView::new(b, None, None))))
+    Ok(Json(Page::of(slice, |b| BroadcastView::new(b, None, None, Outlook::default()))))
 }
 
 /// One broadcast with its counts
@@ -79,12 +80,14 @@ pub async fn show(
 
 /// A broadcast as it is shown, with its present rate.
 pub async fn view(state: &ApiState, broadcast: Broadcast) -> Result<BroadcastView, Problem> {
-    let rate = state.store().rate(&broadcast.id, state.now()).await?;
+    let now = state.now();
+    let rate = state.store().rate(&broadcast.id, now).await?;
+    let outlook = outlook(state.store(), &broadcast, rate, now).await?;
     let failures = match broadcast.counts.failed {
         0 => Vec::new(),
         _ => state.store().failures(&broadcast.id).await?,
     };
-    Ok(BroadcastView::new(broadcast, Some(rate), Some(failures)))
+    Ok(BroadcastView::new(broadcast, Some(rate), Some(failures), outlook))
 }
 
 fn etag(body: &[u8]) -> String {

@@ -4,9 +4,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::safety::{CanaryView, FailureView, PausedView};
+use crate::domain::brake::Brake;
 use crate::domain::broadcast::{Audience, Broadcast};
 use crate::domain::counts::Counts;
 use crate::domain::time::Timestamp;
+use crate::pipeline::outlook::Outlook;
 use crate::store::reports::{AttemptView, MessageView, Rate, Slice};
 use crate::store::safety::Failures;
 
@@ -142,8 +144,11 @@ pub struct BroadcastView {
     pub failures: Option<Vec<FailureView>>,
     /// Messages settled per second at present.
     pub rate_per_sec: Option<f64>,
-    /// Seconds until the end at the present rate; `null` while nothing moves.
+    /// Seconds until the end: at the present rate, through the limits, quiet hours and suspensions that are known. `null` when
+    /// nobody can say.
     pub eta_seconds: Option<i64>,
+    /// The one limit that binds now; `null` while none is known, and when nothing is to be sent now.
+    pub slowed_by: Option<SlowedByView>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub send_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -168,11 +173,8 @@ pub struct BroadcastView {
 }
 
 impl BroadcastView {
-    pub fn new(b: Broadcast, rate: Option<Rate>, failures: Option<Vec<Failures>>) -> Self {
-        let open = b.counts.queued + b.counts.deferred;
+    pub fn new(b: Broadcast, rate: Option<Rate>, failures: Option<Vec<Failures>>, outlook: Outlook) -> Self {
         let per_sec = rate.map(|r| r.per_sec);
-        let moving = per_sec.filter(|r| *r > 0.0 && !b.status.is_final());
-        let eta = moving.map(|r| (open as f64 / r).ceil() as i64);
         Self {
             links: BroadcastLinks::of(b.id.as_str()),
             id: b.id.to_string(),
@@ -193,7 +195,8 @@ impl BroadcastView {
             possible_duplicates: rate.map(|r| r.possible_duplicates),
             // One decimal: more would change with every look and spoil the ETag of a broadcast that stands still.
             rate_per_sec: per_sec.map(|r| (r * 10.0).round() / 10.0),
-            eta_seconds: eta,
+            eta_seconds: outlook.eta_ms.map(|ms| (ms as u64).div_ceil(1_000) as i64),
+            slowed_by: outlook.slowed_by.map(Into::into),
             send_at: b.send_at,
             expires_at: b.expires_at,
             on_uncertain: b.on_uncertain.as_str(),
@@ -204,6 +207,36 @@ impl BroadcastView {
             created_at: b.created_at,
             started_at: b.started_at,
             finished_at: b.finished_at,
+        }
+    }
+}
+
+/// What keeps a broadcast from going faster.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SlowedBy)]
+pub struct SlowedByView {
+    /// `no_worker`, `no_relay`, `relay_paused`, `relay_failing`, `relay_suspended`, `quiet_hours`, `warm_up`, `day_limit`,
+    /// `hour_limit`, `lane_suspended`, `lane_slowed`, `lane_limit`, `lane_connections`, `relay_slowed`, `second_limit`,
+    /// `connections_busy` or `retries`.
+    pub kind: &'static str,
+    pub relay: Option<String>,
+    /// The mailbox provider or the domain that it is about.
+    pub lane: Option<String>,
+    /// In words.
+    pub reason: String,
+    /// When it ends by itself; `null` when somebody has to act, and when it only slows down.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
+}
+
+impl From<Brake> for SlowedByView {
+    fn from(brake: Brake) -> Self {
+        Self {
+            kind: brake.kind.as_str(),
+            relay: brake.relay,
+            lane: brake.lane,
+            reason: brake.reason,
+            until: brake.until,
         }
     }
 }

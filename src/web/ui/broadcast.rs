@@ -18,6 +18,7 @@ use crate::domain::id::BroadcastId;
 use crate::domain::message::MessageStatus;
 use crate::domain::reason;
 use crate::pipeline::control::{self, ControlError, control};
+use crate::pipeline::outlook::outlook;
 use crate::store::queue::Wish;
 use crate::store::reports::{MessageView, Slice};
 use crate::store::safety::Failures;
@@ -215,7 +216,8 @@ pub(super) async fn read(state: &WebState, id: &str) -> Result<Broadcast, UiErro
 async fn read_progress(state: &WebState, b: &Broadcast) -> Result<Progress, UiError> {
     let now = state.clock.now();
     let rate = state.store.rate(&b.id, now).await?;
-    Ok(Progress::new(b, rate, now))
+    let outlook = outlook(&*state.store, b, rate, now).await?;
+    Ok(Progress::new(b, rate, outlook, now))
 }
 
 fn tabs(b: &Broadcast, shown: Option<MessageStatus>) -> Vec<Tab> {

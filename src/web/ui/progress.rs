@@ -1,11 +1,13 @@
 //! How far a broadcast is: the bar, the counts, the sum that must hold. Pure; the page and the fragment
 //! that refreshes it are made of the same value.
 
+use crate::domain::brake::{Brake, BrakeKind};
 use crate::domain::broadcast::{Audience, Broadcast, BroadcastStatus};
 use crate::domain::counts::Counts;
 use crate::domain::message::MessageStatus;
 use crate::domain::safety::{CanaryState, Example, PauseKind};
 use crate::domain::time::Timestamp;
+use crate::pipeline::outlook::Outlook;
 use crate::store::reports::Rate;
 
 use super::format;
@@ -95,6 +97,15 @@ pub struct Banner {
     pub has_failed: bool,
 }
 
+/// What keeps a broadcast from going faster, and what to do.
+pub struct Slowed {
+    pub kind: &'static str,
+    pub label: &'static str,
+    pub why: String,
+    pub until: Option<Timestamp>,
+    pub advice: Option<&'static str>,
+}
+
 /// Everything that is seen of a broadcast on its way.
 pub struct Progress {
     pub id: String,
@@ -114,8 +125,10 @@ pub struct Progress {
     pub law: Law,
     pub is_final: bool,
     pub rate: Option<String>,
-    /// How long the rest takes at the present pace.
+    /// How long the rest takes.
     pub left: Option<String>,
+    /// What keeps it from going faster.
+    pub slowed: Option<Slowed>,
     /// From the start to the end, or to now.
     pub took: Option<String>,
     pub possible_duplicates: i64,
@@ -125,7 +138,7 @@ pub struct Progress {
 
 impl Progress {
     #[must_use]
-    pub fn new(b: &Broadcast, rate: Rate, now: Timestamp) -> Self {
+    pub fn new(b: &Broadcast, rate: Rate, outlook: Outlook, now: Timestamp) -> Self {
         let (total, settled) = (b.counts.total(), b.counts.settled());
         let is_running = matches!(b.status, BroadcastStatus::FanningOut | BroadcastStatus::Sending);
         let is_moving = is_running && rate.per_sec > 0.0;
@@ -148,7 +161,8 @@ impl Progress {
             law: law(b),
             is_final: b.status.is_final(),
             rate: is_moving.then(|| format::rate(&rate.per_sec)),
-            left: is_moving.then(|| format::duration(&(((total - settled) as f64 / rate.per_sec * 1_000.0) as i64))),
+            left: outlook.eta_ms.map(|ms| format::duration(&ms)),
+            slowed: outlook.slowed_by.as_ref().map(slowed),
             took: b
                 .started_at
                 .map(|start| format::duration(&(b.finished_at.unwrap_or(now) - start))),
@@ -196,6 +210,27 @@ fn banner(b: &Broadcast) -> Option<Banner> {
         code: code.unwrap_or_default(),
         example,
     })
+}
+
+fn slowed(brake: &Brake) -> Slowed {
+    let advice = match brake.kind {
+        BrakeKind::RelayPaused => Some("Resume it when its trouble is over, or add another relay."),
+        BrakeKind::NoRelay => Some("Add it, or cancel this broadcast."),
+        BrakeKind::RelayFailing => Some("It is tried again by itself; a test of the relay shows what is wrong."),
+        BrakeKind::ConnectionsBusy => Some("If the relay can do more, allow it more connections."),
+        _ => None,
+    };
+    Slowed {
+        kind: brake.kind.as_str(),
+        label: if brake.kind.is_full_stop() {
+            "Stands still"
+        } else {
+            "Slowed by"
+        },
+        why: brake.in_words(),
+        until: brake.until,
+        advice,
+    }
 }
 
 /// Where the canary is, in a sentence.

@@ -26,6 +26,11 @@ fn what_cannot_be_understood_exits_with_2_and_says_where() {
         (&["key", "create", "--name", "x", "--scope", "root"], "send, read, manage or admin"),
         (&["sink", "--tls", "implicit"], "--cert"),
         (&["sink", "--latency", "soon"], "20ms"),
+        (&["bench", "smtp", "--latency", "0ms"], "--latency"),
+        (
+            &["bench", "smtp", "--source", "/nowhere/smtp-source"],
+            "apt-get install --no-install-recommends postfix",
+        ),
     ] {
         let ended = place.run(args);
         assert_eq!(ended.code, Some(2), "{args:?}: {}", ended.err);
@@ -209,4 +214,38 @@ fn a_demo_that_is_interrupted_does_not_claim_that_everything_agrees() {
     assert_eq!(demo.signal("INT").0, Some(130));
     let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().flatten().collect();
     assert!(left.is_empty(), "the demo cleans up: {left:?}");
+}
+
+#[test]
+fn the_benchmark_counts_what_every_party_handed_over() {
+    let place = Place::new();
+    let sink = std::env::var("SMTP_SINK").unwrap_or_else(|_| "/usr/sbin/smtp-sink".into());
+    let source = sink.replace("smtp-sink", "smtp-source");
+    let small = [
+        "--rounds",
+        "1",
+        "--seconds",
+        "1",
+        "--latency",
+        "10ms",
+        "--connections",
+        "4",
+        "--in-flight",
+        "2",
+    ];
+    let args = [&["bench", "smtp", "--source", &source][..], &small].concat();
+    let ended = place.run(&args);
+    assert_eq!(ended.code, Some(0), "{}\n{}", ended.out, ended.err);
+    for party in [
+        "smtp-source",
+        "sessions, PIPELINING",
+        "sessions, CHUNKING",
+        "program, PIPELINING",
+        "program, CHUNKING",
+    ] {
+        let row = ended.out.lines().find(|line| line.starts_with(party));
+        let row = row.unwrap_or_else(|| panic!("{party} is not in\n{}", ended.out));
+        assert!(row.ends_with("0 / 0"), "{row}");
+    }
+    assert!(!ended.out.contains("aimed at"), "on another line the aims mean nothing");
 }

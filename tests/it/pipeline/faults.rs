@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use hikyaku::domain::broadcast::BroadcastStatus;
 use hikyaku::domain::recipient::Recipient;
+use hikyaku::selftest::proxy::Line;
 
 use super::faulty::{FaultyStore, When};
-use super::stage::{Plan, Stage, people, to};
+use super::stage::{Plan, Stage, eventually, open_store, people, to};
 use super::stories;
-use crate::support::database::TestDatabase;
+use crate::support::database::{TestDatabase, fresh_postgres};
 
 stories!(
     a_commit_that_fails_is_repeated_and_counts_once,
@@ -130,5 +131,42 @@ async fn a_database_that_fails_one_call_in_ten_loses_and_doubles_nothing(databas
     assert!(faulty.n_failed() > 10, "{} calls failed", faulty.n_failed());
     faulty.heal();
     stage.assert_exactly_once(&id, 3_000).await;
+    worker.end().await;
+}
+
+/// A server that hangs, and one that hangs up, in the middle of a broadcast: nothing is sent without it, what was learnt is
+/// written when it is back, and it is soon noticed that it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_is_waited_for_and_its_return_is_noticed() {
+    let server = fresh_postgres().await;
+    let (proxy, far) = server.through_a_proxy().await;
+    let mut plan = Plan::default();
+    plan.sink.latency = Duration::from_millis(4);
+    // Longer than the outages: what the workers hold stays theirs.
+    plan.settings.lease = Duration::from_secs(120);
+    plan.settings.poll = Duration::from_secs(3_600);
+    let stage = Stage::open(server, plan).await;
+    let worker = stage.hire_on(open_store(&far).await).await;
+    let id = stage.send(people(6_000)).await;
+    for (line, so_far) in [(Line::Held, 300), (Line::Cut, 1_500), (Line::Held, 3_000)] {
+        stage.accepted(so_far).await;
+        proxy.set(line);
+        eventually(async || {
+            let before = stage.sink.sink().stats().accepted;
+            let more = eventually(async || stage.sink.sink().stats().accepted > before);
+            tokio::time::timeout(Duration::from_secs(3), more).await.is_err()
+        })
+        .await;
+        let (out, known) = (stage.sink.sink().stats().accepted, stage.broadcast(&id).await.counts.sent as u64);
+        assert!(out - known <= u64::from(stage.plan.connections), "{out} are out, and {known} are known");
+        proxy.set(Line::Up);
+        // Whatever it was waiting for: five seconds are asked for, and this machine may be busy.
+        let back = stage.accepted(out + 1);
+        tokio::time::timeout(Duration::from_secs(30), back)
+            .await
+            .expect("it goes on");
+    }
+    assert_eq!(stage.ended(&id).await.counts.sent, 6_000);
+    stage.assert_exactly_once(&id, 6_000).await;
     worker.end().await;
 }

@@ -33,7 +33,7 @@ use hikyaku::store::library::{Library, NewCampaign, Template};
 use hikyaku::store::pacing::{Pacing, Slower};
 use hikyaku::store::queue::{Queue, Wish};
 use hikyaku::store::relays::Relays;
-use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice};
+use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice, Waiting};
 use hikyaku::store::retention::Retention;
 use hikyaku::store::safety::{Failures, Retried, Safety};
 use hikyaku::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
@@ -260,6 +260,7 @@ pass_on! { Reports:
     fn ready() -> ();
     fn broadcast(id: &BroadcastId) -> Option<Broadcast>;
     fn broadcasts(after: Option<&str>, limit: i64) -> Slice<Broadcast>;
+    fn waiting(id: &BroadcastId) -> Waiting;
     fn rate(id: &BroadcastId, now: Timestamp) -> Rate;
     fn messages(id: &BroadcastId, status: Option<MessageStatus>, after: Option<&str>, limit: i64) -> Slice<MessageView>;
     fn message_to(id: &BroadcastId, normalised: &str) -> Option<MessageView>;
@@ -285,9 +286,9 @@ pass_on! { Safety:
 }
 
 pass_on! { Workers:
+    fn time() -> Option<Timestamp>;
     fn register_worker(me: &NewWorker, lease_until: Timestamp, now: Timestamp) -> i64;
     fn heartbeat(worker: i64, lease_until: Timestamp, draining: bool, stats: &WorkerStats, now: Timestamp) -> Heartbeat;
-    fn server_now() -> Option<Timestamp>;
     fn retire_worker(worker: i64, now: Timestamp) -> ();
     fn void_other_workers(worker: i64) -> Vec<Rescued>;
     fn rescue(by: i64, now: Timestamp) -> Vec<Rescued>;

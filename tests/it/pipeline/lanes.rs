@@ -80,6 +80,14 @@ async fn a_domain_is_its_own_lane_until_its_exchangers_are_known() {
     assert_eq!((lanes.of("gmail.com"), names.asked("gmail.com")), ("google".into(), 0), "the table is asked first");
     assert_eq!(names.asked("customer.example"), 1, "an answer is remembered");
 
+    lanes.mute(true);
+    assert_eq!(lanes.of("late.example"), "late.example");
+    assert_eq!(lanes.of("customer.example"), "microsoft", "what is known stays known");
+    lanes.mute(false);
+    assert_eq!(names.asked("late.example"), 0);
+    lanes.of("late.example");
+    eventually(async || names.asked("late.example") > 0).await;
+
     let off = Lanes::new(None, Arc::new(SystemClock));
     assert_eq!((off.of("customer.example"), off.of("gmail.com")), ("customer.example".into(), "google".into()));
 }

@@ -27,6 +27,7 @@ use hikyaku::store::queue::Wish;
 use hikyaku::store::reports::{AttemptView, MessageView};
 use hikyaku::store::workers::NewWorker;
 use hikyaku::store::{DatabaseUrl, Store};
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +104,28 @@ impl Hand {
     }
 }
 
+/// A worker that will be killed: it has threads of its own, and all that it does ends with them.
+pub struct Mortal(Option<Runtime>);
+
+impl Mortal {
+    /// The end without any order: whatever it was doing stops where it is.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(life) = self.0.take() {
+            life.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl Stage {
     pub async fn open(database: TestDatabase, plan: Plan) -> Self {
         let store = open_store(&database).await;
@@ -143,6 +166,21 @@ impl Stage {
         }
     }
 
+    /// Waits until every worker has looked at the relays once more: another broadcast has been through their hands. Only
+    /// where some worker beats and polls often.
+    pub async fn another_look(&self) {
+        let seen = async || -> Vec<i64> {
+            let workers = self.store.workers(self.plan.clock.now()).await.unwrap();
+            workers
+                .iter()
+                .filter(|w| w.state == "live")
+                .map(|w| w.seen_at.0)
+                .collect()
+        };
+        let now = self.plan.clock.now();
+        eventually(async || seen().await.iter().all(|at| *at >= now.0)).await;
+    }
+
     /// Hires a worker.
     pub async fn hire(&self) -> Hand {
         self.hire_on(Arc::clone(&self.store)).await
@@ -160,6 +198,30 @@ impl Stage {
     }
 
     fn start(&self, store: Arc<dyn Store>) -> Hand {
+        let (deps, gauges, lanes) = self.deps(store);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(worker::run(deps, stop.clone()));
+        Hand {
+            gauges,
+            lanes,
+            stop,
+            task,
+        }
+    }
+
+    /// Hires a worker that will be killed, with its own way to the database.
+    pub async fn hire_mortal(&self) -> Mortal {
+        self.put_relay("sink", |_| {}).await;
+        let mut life = tokio::runtime::Builder::new_multi_thread();
+        let life = life.worker_threads(1).enable_all().build().unwrap();
+        let url = DatabaseUrl::parse(&self.database.url).unwrap();
+        let store = life.spawn(async move { hikyaku::store::open(&url).await });
+        let (deps, ..) = self.deps(store.await.unwrap().unwrap());
+        life.spawn(worker::run(deps, CancellationToken::new()));
+        Mortal(Some(life))
+    }
+
+    fn deps(&self, store: Arc<dyn Store>) -> (Deps, Arc<Gauges>, Arc<Lanes>) {
         let gauges = Arc::new(Gauges::default());
         let lanes = Lanes::new(self.plan.dns.clone(), Arc::clone(&self.plan.clock));
         let deps = Deps {
@@ -176,14 +238,7 @@ impl Stage {
             },
             settings: self.plan.settings.clone(),
         };
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(worker::run(deps, stop.clone()));
-        Hand {
-            gauges,
-            lanes,
-            stop,
-            task,
-        }
+        (deps, gauges, lanes)
     }
 
     /// Accepts a broadcast to these recipients.
@@ -303,7 +358,7 @@ impl Stage {
     }
 }
 
-async fn open_store(database: &TestDatabase) -> Arc<dyn Store> {
+pub async fn open_store(database: &TestDatabase) -> Arc<dyn Store> {
     hikyaku::store::open(&DatabaseUrl::parse(&database.url).unwrap())
         .await
         .unwrap()

@@ -13,12 +13,15 @@ use tokio::time::timeout;
 use super::faulty::FaultyStore;
 use super::stage::{Plan, Stage, eventually, people};
 use super::stories;
-use crate::support::database::{TestDatabase, fresh_postgres};
+use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
 
 stories!(
     a_worker_that_ends_in_order_leaves_the_rest_to_the_next_one,
     a_worker_without_a_lease_sends_nothing_and_its_jobs_are_taken_over,
     a_worker_without_work_leaves_the_database_alone,
+    a_worker_whose_lease_nears_its_end_stops_before_it,
+    the_shortest_lease_that_can_be_set_sends,
+    an_end_waits_for_the_answers_to_what_was_sent,
 );
 
 fn slow() -> Plan {
@@ -140,8 +143,104 @@ async fn a_worker_without_work_leaves_the_database_alone(database: TestDatabase)
     })
     .await;
     let before = counted.n_calls();
-    let much = eventually(async || counted.n_calls() > before + 20);
+    // A few looks a second: for lost workers, for broadcasts that go wrong, and once in a while for work.
+    let much = eventually(async || counted.n_calls() > before + 25);
     let is_calm = timeout(Duration::from_secs(2), much).await.is_err();
     assert!(is_calm, "{} calls in two seconds without work", counted.n_calls() - before);
     worker.end().await;
+}
+
+/// No clock jumps here: the lease just is not renewed. The margin is time for what is on the wire.
+async fn a_worker_whose_lease_nears_its_end_stops_before_it(database: TestDatabase) {
+    let mut plan = slow();
+    plan.settings.lease = Duration::from_secs(9);
+    let stage = Stage::open(database, plan).await;
+    let faulty = Arc::new(FaultyStore::around(Arc::clone(&stage.store)));
+    let worker = stage.hire_on(Arc::<FaultyStore>::clone(&faulty)).await;
+    // More than can be sent in the time of a lease.
+    let id = stage.send(people(40_000)).await;
+    stage.accepted(300).await;
+    faulty.fail_always("heartbeat");
+    let seen_at = stage.store.workers(SystemClock.now()).await.unwrap()[0].seen_at;
+    let ends_at = seen_at.plus_ms(9_000);
+    let (mut before, mut stopped_at) = (0, SystemClock.now());
+    eventually(async || {
+        let out = stage.sink.sink().stats().accepted;
+        if out > before {
+            (before, stopped_at) = (out, SystemClock.now());
+        }
+        SystemClock.now() >= ends_at
+    })
+    .await;
+    assert!(before > 300 && before < 40_000, "{before}");
+    let margin = ends_at - stopped_at;
+    assert!(margin > 0, "the last message went out {margin} ms before the end of the lease");
+    assert!(!stage.broadcast(&id).await.status.is_final());
+    faulty.heal();
+    worker.end().await;
+}
+
+async fn the_shortest_lease_that_can_be_set_sends(database: TestDatabase) {
+    let mut plan = Plan::default();
+    plan.settings.lease = Duration::from_secs(3);
+    plan.settings.heartbeat = Duration::from_secs(1);
+    let stage = Stage::open(database, plan).await;
+    let worker = stage.hire().await;
+    let id = stage.send(people(50)).await;
+    assert_eq!(stage.ended(&id).await.counts.sent, 50);
+    worker.end().await;
+}
+
+/// A relay whose answers take a second, and an end that comes between the end of data and the answer.
+async fn an_end_waits_for_the_answers_to_what_was_sent(database: TestDatabase) {
+    let mut plan = Plan {
+        sink: SinkOptions {
+            latency: Duration::from_secs(1),
+            ..SinkOptions::default()
+        },
+        ..Plan::default()
+    };
+    plan.settings.drain = Duration::from_secs(50);
+    let stage = Stage::open(database, plan).await;
+    let worker = stage.hire().await;
+    let id = stage.send(people(200)).await;
+    // The relay has taken it, and its answer is on its way for another second.
+    stage.accepted(1).await;
+    worker.end().await;
+    let out = stage.sink.sink().stats().accepted;
+    let left = stage.broadcast(&id).await;
+    assert_eq!(left.counts.sent as u64, out, "{left:?}");
+    assert!(out < 200, "the end did not wait for all of them");
+    assert_eq!((stage.n_running(&id).await, stage.n_flagged(&id).await), (0, 0));
+}
+
+/// The lease of the dead one would hold for an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_sqlite_takes_over_what_its_predecessor_held_at_once() {
+    let mut plan = slow();
+    plan.settings.lease = Duration::from_secs(3_600);
+    let stage = Stage::open(fresh_sqlite(), plan).await;
+    let killed = stage.hire_mortal().await;
+    let id = stage.send(people(3_000)).await;
+    stage.accepted(300).await;
+    killed.kill();
+    let next = stage.hire().await;
+    assert_eq!(stage.ended(&id).await.counts.sent, 3_000);
+    next.end().await;
+}
+
+/// Whoever is left goes on with the jobs of the lost one as soon as its lease is over, however seldom it looks for work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_jobs_of_a_lost_worker_do_not_wait_for_the_next_look_for_work() {
+    let mut plan = slow();
+    plan.settings.lease = Duration::from_secs(4);
+    plan.settings.poll = Duration::from_secs(3_600);
+    let stage = Stage::open(fresh_postgres().await, plan).await;
+    let killed = stage.hire_mortal().await;
+    let id = stage.send(people(2_000)).await;
+    stage.accepted(300).await;
+    let left = stage.hire_on(stage.another_store().await).await;
+    killed.kill();
+    assert_eq!(stage.ended(&id).await.counts.sent, 2_000);
+    left.end().await;
 }

@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{hand_over, open, relay, start, with_script};
 
-fn certificate(name: &str) -> (SinkCertificate, CertificateDer<'static>) {
+pub(super) fn certificate(name: &str) -> (SinkCertificate, CertificateDer<'static>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let pem = SinkCertificate {
         chain_pem: made.cert.pem(),
@@ -16,7 +16,7 @@ fn certificate(name: &str) -> (SinkCertificate, CertificateDer<'static>) {
 }
 
 /// A sink with a certificate for `name`, and a relay configuration that trusts it and calls it localhost.
-async fn encrypted(name: &str, mode: TlsMode, options: SinkOptions) -> (SinkHandle, RelayConfig) {
+pub(super) async fn encrypted(name: &str, mode: TlsMode, options: SinkOptions) -> (SinkHandle, RelayConfig) {
     let (pem, root) = certificate(name);
     let tls = match mode {
         TlsMode::None => SinkTls::None,

@@ -3,34 +3,65 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::sink::{Sink, SinkOptions};
-use hikyaku::smtp::{Connection, Failure, Finished, RelayConfig, TlsContext};
+use hikyaku::smtp::{Connection, Envelope, Failure, Finished, Mail, RelayConfig, Reply, TlsContext};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::{BODY, envelope, status, without_pipelining};
 
 /// A stream that breaks after so many bytes.
-struct Cut {
+pub(super) struct Cut {
     inner: Option<DuplexStream>,
     may_write: usize,
     may_read: usize,
+    /// When it breaks where we write, what the relay says is still heard.
+    still_hears: bool,
     counts: Arc<Counts>,
 }
 
+/// What went through a stream.
 #[derive(Default)]
-struct Counts {
+pub(super) struct Counts {
     written: AtomicUsize,
     read: AtomicUsize,
+    said: Mutex<Vec<u8>>,
+    heard: Mutex<Vec<u8>>,
+}
+
+impl Counts {
+    pub(super) fn read(&self) -> usize {
+        self.read.load(Ordering::Relaxed)
+    }
+}
+
+impl Cut {
+    /// One that never breaks, and counts.
+    pub(super) fn never(inner: DuplexStream) -> (Self, Arc<Counts>) {
+        let counts = Arc::new(Counts::default());
+        let stream = Self {
+            inner: Some(inner),
+            may_write: usize::MAX,
+            may_read: usize::MAX,
+            still_hears: false,
+            counts: Arc::clone(&counts),
+        };
+        (stream, counts)
+    }
 }
 
 impl AsyncWrite for Cut {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let len = buf.len().min(self.may_write);
+        if len == 0 && self.still_hears {
+            // The relay sees the end, too.
+            let _ = self.inner.as_mut().map(|inner| Pin::new(inner).poll_shutdown(cx));
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         if len == 0 {
             self.inner = None;
         }
@@ -40,6 +71,7 @@ impl AsyncWrite for Cut {
         let wrote = std::task::ready!(Pin::new(inner).poll_write(cx, &buf[..len]))?;
         self.may_write -= wrote;
         self.counts.written.fetch_add(wrote, Ordering::Relaxed);
+        self.counts.said.lock().unwrap().extend_from_slice(&buf[..wrote]);
         Poll::Ready(Ok(wrote))
     }
 
@@ -65,6 +97,7 @@ impl AsyncRead for Cut {
         std::task::ready!(Pin::new(inner).poll_read(cx, &mut part))?;
         buf.put_slice(part.filled());
         let n = part.filled().len();
+        self.counts.heard.lock().unwrap().extend_from_slice(part.filled());
         self.may_read -= n;
         self.counts.read.fetch_add(n, Ordering::Relaxed);
         Poll::Ready(Ok(()))
@@ -89,6 +122,7 @@ async fn run(options: SinkOptions, with_next: bool, may_write: usize, may_read: 
         inner: Some(ours),
         may_write,
         may_read,
+        still_hears: false,
         counts: Arc::clone(&counts),
     };
     let sink = Sink::new(options).unwrap();
@@ -146,6 +180,125 @@ async fn a_session_cut_at_any_byte_ends_in_the_right_outcome() {
                 let cut = run(options(), with_next, usize::MAX, n).await;
                 judge(&cut, end_of_data, &format!("{server}, next: {with_next}, cut after {n} bytes read"));
             }
+        }
+    }
+}
+
+/// One window behind a first message.
+struct WindowRun {
+    verdicts: Vec<Result<Reply, Failure>>,
+    counts: Arc<Counts>,
+    /// Copies that each message's addressee got.
+    copies: Vec<u32>,
+}
+
+async fn run_window(to: &[&str], may_write: usize, may_read: usize, still_hears: bool) -> WindowRun {
+    let mut relay = RelayConfig::clear("127.0.0.1", 25);
+    relay.chunking = 8;
+    let tls = TlsContext::new(&relay).unwrap();
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let (stream, counts) = Cut::never(ours);
+    let stream = Cut {
+        may_write,
+        may_read,
+        still_hears,
+        ..stream
+    };
+    let sink = Sink::new(SinkOptions {
+        count_recipients: true,
+        ..SinkOptions::default()
+    })
+    .unwrap();
+    let served = tokio::spawn({
+        let sink = sink.clone();
+        async move { sink.serve(theirs).await }
+    });
+    let mut connection = Connection::establish(stream, &relay, &tls, "test.example")
+        .await
+        .unwrap();
+    connection
+        .begin(&envelope("first@example.org"), BODY.len())
+        .await
+        .unwrap();
+    connection.finish(BODY, None).await.this.unwrap();
+    let envelopes: Vec<Envelope> = to.iter().map(|to| envelope(to)).collect();
+    let load: Vec<Mail> = envelopes.iter().map(|envelope| Mail { envelope, body: BODY }).collect();
+    let verdicts = connection.send(&load, None).await.verdicts;
+    drop(connection);
+    served.await.unwrap();
+    let copies = sink.copies();
+    WindowRun {
+        verdicts,
+        counts,
+        copies: to.iter().map(|to| copies.get(*to).copied().unwrap_or(0)).collect(),
+    }
+}
+
+/// For each message of the window: after how many bytes its last octet is out, and after how many its fate is known.
+fn turning_points(whole: &WindowRun) -> Vec<(usize, usize)> {
+    let said = whole.counts.said.lock().unwrap().clone();
+    let heard = whole.counts.heard.lock().unwrap().clone();
+    let command = format!("BDAT {} LAST\r\n", BODY.len());
+    let ends = (0..said.len())
+        .filter(|&at| said[at..].starts_with(command.as_bytes()))
+        .map(|at| at + command.len() + BODY.len());
+    let mut at = 0;
+    let lines = heard.split_inclusive(|&b| b == b'\n').map(|line| {
+        at += line.len();
+        (line, at)
+    });
+    let known = lines.filter(|(line, _)| line.starts_with(b"250 2.0.0 kept") || line.starts_with(b"550"));
+    // The first one belongs to the message that went with DATA.
+    ends.zip(known.skip(1).map(|(_, at)| at)).collect()
+}
+
+fn judge_window(cut: &WindowRun, points: &[(usize, usize)], refused: Option<usize>, case: &str) {
+    let (written, read) = (cut.counts.written.load(Ordering::Relaxed), cut.counts.read());
+    for (n, (end, known)) in points.iter().enumerate() {
+        let expected = match (written >= *end, read >= *known) {
+            (false, _) => MessageStatus::Deferred,
+            (true, false) => MessageStatus::Uncertain,
+            (true, true) if refused == Some(n) => MessageStatus::Failed,
+            (true, true) => MessageStatus::Sent,
+        };
+        let got = status(&cut.verdicts[n]);
+        assert_eq!(got, expected, "{case}: message {n}, {written} written, {read} read: {:?}", cut.verdicts[n]);
+        match got {
+            MessageStatus::Sent => assert_eq!(cut.copies[n], 1, "{case}: a false sent"),
+            MessageStatus::Uncertain => {}
+            _ => assert_eq!(cut.copies[n], 0, "{case}: message {n} is not sent, and was taken"),
+        }
+        let failure = cut.verdicts[n].as_ref().err();
+        let says_so = failure.is_some_and(|f| f.end_of_data_written);
+        assert_eq!(says_so, got == MessageStatus::Uncertain, "{case}: message {n}: {failure:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_cut_at_any_byte_ends_in_the_right_outcome_for_each_message() {
+    let plain: &[&str] = &["a@x.example", "b@x.example", "c@x.example"];
+    let with_refusal: &[&str] = &["a@x.example", "reject-550-5.1.1@x.example", "c@x.example"];
+    for (to, refused) in [(plain, None), (with_refusal, Some(1))] {
+        let whole = run_window(to, usize::MAX, usize::MAX, false).await;
+        let points = turning_points(&whole);
+        assert_eq!(points.len(), to.len());
+        judge_window(&whole, &points, refused, "whole");
+        let (written, read) = (whole.counts.written.load(Ordering::Relaxed), whole.counts.read());
+        let heard = whole.counts.heard.lock().unwrap().clone();
+        let first = heard.windows(5).position(|w| w == b"kept ").unwrap();
+        let begins = first + heard[first..].iter().position(|&b| b == b'\n').unwrap() + 1;
+        let said = whole.counts.said.lock().unwrap().clone();
+        let end_of_data = b"\r\n.\r\n";
+        let first_end = said.windows(end_of_data.len()).position(|w| w == end_of_data).unwrap() + end_of_data.len();
+        for n in first_end..=written {
+            for still_hears in [false, true] {
+                let cut = run_window(to, n, usize::MAX, still_hears).await;
+                judge_window(&cut, &points, refused, &format!("cut after {n} bytes written, hears: {still_hears}"));
+            }
+        }
+        for n in begins..=read {
+            let cut = run_window(to, usize::MAX, n, false).await;
+            judge_window(&cut, &points, refused, &format!("cut after {n} bytes read"));
         }
     }
 }

@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::sink::{Act, At, Script, Sink, SinkCertificate, SinkOptions, SinkTls};
-use hikyaku::smtp::{Connection, Credentials, Failure, Fault, Mail, RelayConfig, Reply, TlsContext, TlsMode, verdict};
+use hikyaku::smtp::{
+    Cause, Connection, Credentials, Failure, Fault, Mail, RelayConfig, Reply, TlsContext, TlsMode, verdict,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::cuts::Cut;
 use super::{Extensions, envelope};
 
 /// Larger than what a pipe between the two holds, so that a relay that does not read is noticed.
 const BODY_LEN: usize = 100_000;
 const PIPE_LEN: usize = 32 * 1024;
+
+/// More than this is never read from a relay that has no end, in bytes: the longest reply, and what comes with it in one piece.
+const HEARD_MAX: usize = 128 * 1024;
 
 /// How a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,8 +240,10 @@ async fn cell(column: &Column, way: Way, kind: Kind) -> String {
         let sink = sink.clone();
         async move { sink.serve(theirs).await }
     });
+    let (ours, counts) = Cut::never(ours);
     let cell = live_through(ours, column, way, &sink).await;
     served.abort();
+    assert!(counts.read() < HEARD_MAX, "{kind:?} at {}: {} bytes were read", column.name, counts.read());
     cell
 }
 
@@ -309,46 +317,129 @@ async fn whatever_comes_while_the_content_is_written_leaves_the_message_deferred
     }
 }
 
-/// Nobody listens, and nobody answers: the address does not, so the next one is tried, and then it is the relay's failure.
-#[tokio::test]
-async fn a_relay_that_cannot_be_reached_costs_no_attempt() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let relay = RelayConfig::clear("127.0.0.1", listener.local_addr().unwrap().port());
-    drop(listener);
-    let failure = super::open(&relay).await.err().unwrap();
-    let v = verdict(&failure);
-    assert_eq!(
-        (v.status, v.fault, v.counts_as_attempt),
-        (MessageStatus::Deferred, Fault::Relay, false),
-        "{failure}"
-    );
-    assert!(!v.keep_connection);
+/// A reply before its command is out answers nothing: whatever it says, the connection is dropped. What had left entirely is in doubt,
+/// what had left in part was not taken, and what had not left costs nothing.
+#[tokio::test(start_paused = true)]
+async fn a_stray_reply_while_a_window_is_written_is_out_of_step() {
+    for stray in ["451 4.3.0 later", "554 5.3.0 never", "250 2.0.0 kept", "354 go on"] {
+        let script = Script::default().once(At::Rcpt, 2, Act::Say(format!("250 2.1.5 ok\r\n{stray}\r\n").into_bytes()));
+        let sink = Sink::new(SinkOptions {
+            script,
+            count_recipients: true,
+            ..SinkOptions::default()
+        })
+        .unwrap();
+        let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
+        let served = tokio::spawn({
+            let sink = sink.clone();
+            async move { sink.serve(theirs).await }
+        });
+        let mut relay = RelayConfig::clear("127.0.0.1", 25);
+        relay.chunking = 4;
+        let tls = TlsContext::new(&relay).unwrap();
+        let mut connection = Connection::establish(ours, &relay, &tls, "test.example").await.unwrap();
+        hand_over(&mut connection, "first@x.example", b"first\r\n")
+            .await
+            .unwrap();
+        let large = "A line of text.\r\n".repeat(BODY_LEN / 17);
+        let envelopes = ["a@x.example", "large@x.example", "c@x.example"].map(envelope);
+        let bodies = ["short\r\n", &large, &large];
+        let load: Vec<Mail> = envelopes
+            .iter()
+            .zip(bodies)
+            .map(|(envelope, body)| Mail {
+                envelope,
+                body: body.as_bytes(),
+            })
+            .collect();
+        let verdicts = connection.send(&load, None).await.verdicts;
+        assert!(!connection.is_usable(), "{stray}");
+        let got: Vec<_> = verdicts.iter().map(super::status).collect();
+        let (doubt, later) = (MessageStatus::Uncertain, MessageStatus::Deferred);
+        assert_eq!(got, [doubt, later, later], "{stray}: {verdicts:?}");
+        let costs: Vec<bool> = verdicts
+            .iter()
+            .map(|v| verdict(v.as_ref().unwrap_err()).counts_as_attempt)
+            .collect();
+        assert_eq!(costs, [true, true, false], "{stray}: {verdicts:?}");
+        assert!(matches!(verdicts[1].as_ref().unwrap_err().cause, Cause::Desync(_)), "{stray}: {verdicts:?}");
+        drop(connection);
+        served.await.unwrap();
+        assert_eq!(sink.copies().get("large@x.example"), None, "{stray}: deferred, and it was taken");
+    }
 }
 
-/// A limit of BDAT, and a reason why it is off unless asked for: a stray refusal that comes while the content is still being read is
-/// taken for the verdict, and nothing in the replies can tell. The message is deferred and may have been taken; it is never called
-/// sent, and what comes next on the connection is not believed.
+/// On a long line a stray refusal comes with the answer to RCPT, and the verdict a round trip later: the refusal of the last content
+/// of a window is only believed when RSET has shown that nothing else was on its way.
 #[tokio::test(start_paused = true)]
-async fn a_stray_refusal_before_the_verdict_of_bdat_is_never_a_false_sent() {
-    let column = &COLUMNS[9];
-    let sink = Sink::new(options(column, Way::Window, Kind::Surplus)).unwrap();
-    let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
-    let served = tokio::spawn({
-        let sink = sink.clone();
-        async move { sink.serve(theirs).await }
-    });
-    let relay = relay(column);
-    let tls = TlsContext::new(&relay).unwrap();
-    let mut connection = Connection::establish(ours, &relay, &tls, "test.example").await.unwrap();
-    hand_over(&mut connection, "first@x.example", b"first\r\n")
-        .await
-        .unwrap();
-    let body = "A line of text.\r\n".repeat(BODY_LEN / 17);
-    let this = hand_over(&mut connection, "anna@x.example", body.as_bytes()).await;
-    assert!(this.is_err(), "a false sent");
-    if connection.is_usable() {
-        let next = hand_over(&mut connection, "next@x.example", b"next\r\n").await;
-        assert!(next.is_err() && !connection.is_usable(), "a connection out of step was believed: {next:?}");
+async fn a_refusal_of_content_is_believed_when_nothing_comes_behind_it() {
+    let sink_replies = ("250 2.0.0 kept as 1", "250 2.0.0 forgotten");
+    let others = ("250 2.0.0 done", "250 2.0.0 done");
+    for ((taken, reset), is_stray, expected, kept) in [
+        (sink_replies, false, MessageStatus::Deferred, true),
+        (sink_replies, true, MessageStatus::Uncertain, false),
+        // Where the answer to RSET reads like a verdict, the number of replies until the end tells.
+        (others, false, MessageStatus::Deferred, false),
+        (others, true, MessageStatus::Uncertain, false),
+    ] {
+        let case = format!("{taken}, stray: {is_stray}");
+        let mut relay = RelayConfig::clear("127.0.0.1", 25);
+        relay.chunking = 1;
+        let tls = TlsContext::new(&relay).unwrap();
+        let (ours, theirs) = tokio::io::duplex(PIPE_LEN);
+        let served = tokio::spawn(long_line(theirs, taken, reset, is_stray));
+        let mut connection = Connection::establish(ours, &relay, &tls, "test.example").await.unwrap();
+        hand_over(&mut connection, "first@x.example", b"first\r\n")
+            .await
+            .unwrap();
+        assert_eq!(connection.window(), 1, "{case}");
+        let this = hand_over(&mut connection, "anna@x.example", b"short\r\n").await;
+        assert_eq!(super::status(&this), expected, "{case}: {this:?}");
+        assert_eq!(connection.is_usable(), kept, "{case}");
+        drop(connection);
+        served.await.unwrap();
     }
-    served.abort();
+}
+
+/// A relay a second away that answers each command by itself, and refuses the content of the second message, or says so out of turn.
+async fn long_line(stream: tokio::io::DuplexStream, taken: &str, reset: &str, is_stray: bool) {
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    let mut stream = BufReader::new(stream);
+    stream.write_all(b"220 hello\r\n").await.unwrap();
+    let mut n_messages = 0;
+    let mut line = String::new();
+    while stream.read_line(&mut line).await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let verb = line.split_ascii_whitespace().next().unwrap_or_default().to_owned();
+        let refusal = "451 4.3.0 later";
+        let reply = match verb.as_str() {
+            "EHLO" => "250-hello\r\n250-PIPELINING\r\n250 CHUNKING".to_owned(),
+            "MAIL" => "250 2.1.0 ok".to_owned(),
+            "RCPT" if n_messages == 1 && is_stray => format!("250 2.1.5 ok\r\n{refusal}"),
+            "RCPT" => "250 2.1.5 ok".to_owned(),
+            "DATA" => {
+                stream.write_all(b"354 go on\r\n").await.unwrap();
+                while line != ".\r\n" {
+                    line.clear();
+                    stream.read_line(&mut line).await.unwrap();
+                }
+                n_messages += 1;
+                taken.to_owned()
+            }
+            "BDAT" => {
+                let len = line.split(' ').nth(1).unwrap().parse().unwrap();
+                stream.read_exact(&mut vec![0; len]).await.unwrap();
+                n_messages += 1;
+                if is_stray { taken.to_owned() } else { refusal.to_owned() }
+            }
+            "RSET" => reset.to_owned(),
+            _ => "221 2.0.0 bye".to_owned(),
+        };
+        // A client that is gone hears nothing.
+        let _ = stream.write_all(format!("{reply}\r\n").as_bytes()).await;
+        if verb == "QUIT" {
+            return;
+        }
+        line.clear();
+    }
 }

@@ -3,7 +3,9 @@
 
 mod auth_and_tls;
 mod chunking;
+mod connecting;
 mod cuts;
+mod duties;
 mod matrix;
 mod options;
 mod out_of_step;

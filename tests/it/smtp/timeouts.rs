@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use hikyaku::sink::{Act, At, Script, Sink};
-use hikyaku::smtp::{Cause, Connection, Failure, RelayConfig, Stage, TlsContext, verdict};
+use hikyaku::sink::{Act, At, Script, Sink, SinkTls};
+use hikyaku::smtp::{Cause, Connection, Credentials, Failure, RelayConfig, Stage, TlsContext, TlsMode, verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::auth_and_tls::certificate;
 use super::{BODY, envelope, with_script};
 
 /// One message over an in-memory stream; how it failed and how long that took.
@@ -48,6 +49,65 @@ async fn each_stage_has_its_own_patience() {
         assert_eq!(failure.end_of_data_written, stage == Stage::FinalDot);
         assert_eq!(verdict(&failure).counts_as_attempt, stage > Stage::Mail);
     }
+}
+
+/// Before the first message and between two: each wait has an end of its own, and no message pays for it.
+#[tokio::test(start_paused = true)]
+async fn handshake_login_and_reset_have_their_own_patience() {
+    for (at, stage, secs) in [
+        (At::StartTls, Stage::StartTls, 300),
+        (At::Auth, Stage::Auth, 60),
+        (At::Rset, Stage::Reset, 20),
+    ] {
+        let mut relay = RelayConfig::clear("127.0.0.1", 25);
+        let mut options = with_script(Script::default().always(at, Act::Silence));
+        if at == At::StartTls {
+            relay.tls = TlsMode::StartTls;
+            relay.verify_certificate = false;
+            options.tls = SinkTls::StartTls(certificate("127.0.0.1").0);
+        }
+        if at == At::Auth {
+            let (user, password) = ("anna".to_owned(), "secret".to_owned());
+            options.require_auth = Some((user.clone(), password.clone()));
+            relay.credentials = Some(Credentials { user, password });
+        }
+        let tls = TlsContext::new(&relay).unwrap();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let sink = Sink::new(options).unwrap();
+        tokio::spawn(async move { sink.serve(theirs).await });
+        let mut start = Instant::now();
+        let failure = match Connection::establish(ours, &relay, &tls, "test.example").await {
+            Err(failure) => failure,
+            Ok(mut connection) => {
+                let refused = envelope("reject-550@example.org");
+                connection.begin(&refused, BODY.len()).await.unwrap_err();
+                start = Instant::now();
+                let failure = connection.begin(&refused, BODY.len()).await.unwrap_err();
+                assert!(!connection.is_usable());
+                failure
+            }
+        };
+        let patience = Duration::from_secs(secs);
+        assert_eq!((failure.stage, &failure.cause), (stage, &Cause::Timeout(patience)));
+        assert!(start.elapsed().abs_diff(patience) < Duration::from_millis(10), "{stage} took {:?}", start.elapsed());
+        assert!(!verdict(&failure).counts_as_attempt, "{failure}");
+    }
+}
+
+/// The handshake itself: the relay says 220 and then nothing.
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_gets_no_answer_is_given_up() {
+    let mut relay = RelayConfig::clear("127.0.0.1", 25);
+    (relay.tls, relay.verify_certificate) = (TlsMode::Implicit, false);
+    let tls = TlsContext::new(&relay).unwrap();
+    let (ours, _theirs) = tokio::io::duplex(64 * 1024);
+    let start = Instant::now();
+    let failure = Connection::establish(ours, &relay, &tls, "test.example")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!((failure.stage, failure.cause), (Stage::StartTls, Cause::Timeout(Duration::from_secs(60))));
+    assert_eq!(start.elapsed().as_secs(), 60);
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,7 +116,7 @@ async fn settle(store: &Arc<dyn Store>, job: &Claimed, mine: &mut Vec<(i64, u16)
     }
     let left = CHUNK - store.chunk_work(job.lease).await.unwrap().earlier.len();
     let end = if left == 0 { JobEnd::Done } else { end };
-    match store.finish(job.lease, end, at(2)).await {
+    match store.finish(job.lease, end.clone(), at(2)).await {
         Ok(()) | Err(StoreError::LeaseLost) => {}
         other => panic!("{end:?}: {other:?}"),
     }

@@ -15,6 +15,7 @@ mod intake;
 mod library;
 mod machine;
 mod moving;
+mod outage;
 mod pacing;
 mod queue;
 mod relays;

@@ -170,7 +170,7 @@ async fn a_lapsed_lease_cannot_settle(w: World) {
         JobEnd::Stopped,
         JobEnd::Waiting(at(99_999)),
     ] {
-        let fenced = w.finish(job.lease, end, now).await;
+        let fenced = w.finish(job.lease, end.clone(), now).await;
         assert!(matches!(fenced, Err(StoreError::LeaseLost)), "{end:?}: {fenced:?}");
     }
     let fenced = w.quarantine(job.lease, "why", now).await;

@@ -1,7 +1,6 @@
 //! The two schemas are one: the same tables, columns, keys and indexes, and texts that compare by bytes on both. Also how the
 //! claim finds its work among them.
 
-use hikyaku::clock::{Clock as _, SystemClock};
 use hikyaku::store::DatabaseUrl;
 use hikyaku::store::schema::inspect;
 
@@ -25,6 +24,20 @@ async fn same_on_both(sqlite: &str, postgres: &str) -> usize {
     assert_eq!((only(&lite, &pg), only(&pg, &lite)), (vec![], vec![]), "only on SQLite, only on PostgreSQL");
     assert_eq!(lite, pg);
     lite.len()
+}
+
+#[tokio::test]
+async fn a_new_database_file_is_for_its_owner_only() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hikyaku.db");
+    let url = DatabaseUrl::parse(&format!("sqlite://{}", path.display())).unwrap();
+    let store = hikyaku::store::open(&url).await.unwrap();
+    for file in ["hikyaku.db", "hikyaku.db-wal"] {
+        let rights = std::fs::metadata(dir.path().join(file)).unwrap().mode() & 0o777;
+        assert_eq!(rights, 0o600, "{file}");
+    }
+    drop(store);
 }
 
 #[tokio::test]
@@ -167,16 +180,4 @@ async fn an_inspection_creates_nothing() {
     let url = DatabaseUrl::parse(&file.url).unwrap();
     assert_eq!(inspect(&url).await.unwrap(), None);
     assert_eq!(inspect(&url).await.unwrap(), None, "nor did the first look make the file");
-}
-
-#[tokio::test]
-async fn the_server_tells_its_time_and_a_file_has_none() {
-    let (lite, pg) = (World::sqlite().await, World::postgres().await);
-    assert_eq!(lite.server_now().await.unwrap(), None);
-    let told = pg.server_now().await.unwrap().expect("a server has a clock");
-    // The server of the tests is on this machine; the minutes are for a machine that is busy.
-    let off = told - SystemClock.now();
-    assert!(off.abs() < 120_000, "{off} ms");
-    let later = pg.server_now().await.unwrap().unwrap();
-    assert!(later >= told);
 }

@@ -108,7 +108,7 @@ fn statements() -> BTreeMap<String, Texts> {
     // Only PostgreSQL has a birthmark.
     found.remove("birthmark_here");
     // Only PostgreSQL has a clock of its own.
-    found.remove("server_now");
+    found.remove("time_there");
     found
 }
 

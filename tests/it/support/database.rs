@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
+use hikyaku::selftest::proxy::Proxy;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection};
@@ -56,6 +57,28 @@ pub async fn fresh_postgres() -> TestDatabase {
     TestDatabase {
         url: url.into(),
         _dir: None,
+    }
+}
+
+impl TestDatabase {
+    /// A line to this database on the server that can be held up and cut, and the database as it is seen through it.
+    pub async fn through_a_proxy(&self) -> (Proxy, TestDatabase) {
+        let mut url = url::Url::parse(&self.url).expect("the server's URL can be read");
+        let (host, port) = (url.host_str().unwrap_or("127.0.0.1").to_owned(), url.port().unwrap_or(5432));
+        let server = tokio::net::lookup_host((host, port))
+            .await
+            .expect("the server's name is known")
+            .next();
+        let proxy = Proxy::to(server.expect("the server has an address"))
+            .await
+            .expect("there is a free port");
+        url.set_ip_host(proxy.addr().ip()).expect("an address is a host");
+        url.set_port(Some(proxy.addr().port())).expect("the URL has a host");
+        let database = TestDatabase {
+            url: url.into(),
+            _dir: None,
+        };
+        (proxy, database)
     }
 }
 

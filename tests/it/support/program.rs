@@ -46,6 +46,8 @@ impl Place {
             .env("HOME", self.path())
             .env("TMPDIR", self.path())
             .env("HIKYAKU_DATA_DIR", self.path().join("data"))
+            // Nobody: no name is to leave this machine.
+            .env("HIKYAKU_DNS_SERVER", "127.0.0.1:9")
             .env("HIKYAKU_LOG", "warn");
         command
     }

@@ -104,6 +104,7 @@ impl Browser {
     }
 
     pub async fn text(&self, css: &str) -> String {
+        self.wait_for(css).await;
         self.client
             .find(Locator::Css(css))
             .await

@@ -77,7 +77,7 @@ impl Words {
                 .collect(),
             today: Today {
                 taken: own.map_or(0, |row| row.account.taken(now).1),
-                limit: brake::per_day(relay, now).map(i64::from),
+                limit: brake::day_limit(relay, now).1.map(i64::from),
             },
             address: address(&parts),
             security: security(&parts.tls),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use hikyaku::domain::brake::{Brake, BrakeKind};
 use hikyaku::domain::broadcast::Priority;
 use hikyaku::domain::counts::Counts;
 use hikyaku::domain::job::{Claimed, JobEnd, JobKind, Lease};
@@ -189,7 +190,10 @@ impl<'a> Real<'a> {
                 let end = match end {
                     End::Done => JobEnd::Done,
                     End::Waiting(ms) => JobEnd::Waiting(at(*ms)),
-                    End::Held(ms) => JobEnd::Held(at(*ms)),
+                    End::Held(ms) => JobEnd::Held {
+                        until: at(*ms),
+                        by: Brake::at_large(BrakeKind::NoRelay, "no relay takes mail", None),
+                    },
                     End::Released => JobEnd::Released,
                     End::Stopped => JobEnd::Stopped,
                 };
