@@ -74,8 +74,8 @@ pub struct Selftest {
     #[arg(long, value_name = "MS", default_value_t = 5)]
     latency_ms: u64,
 
-    /// The lease of the processes, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(4..=3_600))]
+    /// The lease of the processes, in seconds; without it the one that the program comes with
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(4..=3_600))]
     lease_secs: u64,
 
     /// How long the database stays away, in seconds

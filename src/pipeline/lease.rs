@@ -27,6 +27,8 @@ pub struct LeaseWatch {
 struct Until {
     instant: Instant,
     wall: Timestamp,
+    /// When it held again after it had lapsed.
+    back: Option<Instant>,
 }
 
 impl LeaseWatch {
@@ -34,13 +36,19 @@ impl LeaseWatch {
     #[must_use]
     pub fn new(asked: Instant, asked_wall: Timestamp, length: Duration) -> Self {
         Self {
-            until: Mutex::new(Until::of(asked, asked_wall, length)),
+            until: Mutex::new(Until::of(asked, asked_wall, length, None)),
         }
     }
 
     /// The heartbeat asked for at these times was answered.
     pub fn extend(&self, asked: Instant, asked_wall: Timestamp, length: Duration) {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Until::of(asked, asked_wall, length);
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = if until.holds(asked_wall) {
+            until.back
+        } else {
+            Some(Instant::now())
+        };
+        *until = Until::of(asked, asked_wall, length, back);
     }
 
     /// Others may have taken our jobs, or are about to.
@@ -51,18 +59,30 @@ impl LeaseWatch {
     /// Whether a message may still be put on the wire.
     #[must_use]
     pub fn holds(&self, now: Timestamp) -> bool {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).holds(now)
+    }
+
+    /// Whether this worker may judge others by their leases. When its own has lapsed, the database was most likely away, and theirs
+    /// have lapsed as well: they are given `grace` to come back, as this one did, before they are taken for dead.
+    #[must_use]
+    pub fn may_judge(&self, now: Timestamp, grace: Duration) -> bool {
         let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        Instant::now() < until.instant && now < until.wall
+        until.holds(now) && until.back.is_none_or(|at| at.elapsed() >= grace)
     }
 }
 
 impl Until {
-    fn of(asked: Instant, asked_wall: Timestamp, length: Duration) -> Self {
+    fn of(asked: Instant, asked_wall: Timestamp, length: Duration, back: Option<Instant>) -> Self {
         let usable = length.saturating_sub(margin(length));
         Until {
             instant: asked + usable,
             wall: asked_wall + usable,
+            back,
         }
+    }
+
+    fn holds(&self, now: Timestamp) -> bool {
+        Instant::now() < self.instant && now < self.wall
     }
 }
 
@@ -83,6 +103,23 @@ mod tests {
         assert!(watch.holds(Timestamp(0)));
         watch.end();
         assert!(!watch.holds(Timestamp(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_just_come_back_judges_nobody() {
+        const GRACE: Duration = Duration::from_secs(5);
+        let watch = LeaseWatch::new(Instant::now(), Timestamp(0), LENGTH);
+        assert!(watch.may_judge(Timestamp(0), GRACE), "it has just begun");
+        tokio::time::advance(Duration::from_secs(12)).await;
+        assert!(!watch.may_judge(Timestamp(12_000), GRACE), "its own lease has lapsed");
+        watch.extend(Instant::now(), Timestamp(60_000), LENGTH);
+        assert!(watch.holds(Timestamp(60_000)));
+        assert!(!watch.may_judge(Timestamp(60_000), GRACE), "the others may be on their way back");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        watch.extend(Instant::now(), Timestamp(63_000), LENGTH);
+        assert!(!watch.may_judge(Timestamp(63_000), GRACE));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(watch.may_judge(Timestamp(65_000), GRACE));
     }
 
     #[tokio::test(start_paused = true)]

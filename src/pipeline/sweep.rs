@@ -26,12 +26,21 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 const RESCUE_EVERY: Duration = Duration::from_secs(1);
 
 /// Gives the jobs of lost workers back until told to stop. It waits for nothing else that a worker does. `worker` tells this
-/// worker's present id.
-pub async fn rescue(store: Arc<dyn Store>, clock: Arc<dyn Clock>, worker: impl Fn() -> i64, ended: CancellationToken) {
+/// worker's present id; `None` while it must not judge others.
+pub async fn rescue(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    worker: impl Fn() -> Option<i64>,
+    ended: CancellationToken,
+) {
     loop {
-        match store.rescue(worker(), clock.now()).await {
-            Ok(rescued) => rescued.iter().for_each(tell),
-            Err(error) => tracing::warn!(%error, "It could not be looked whether a worker was lost; it is repeated"),
+        if let Some(worker) = worker() {
+            match store.rescue(worker, clock.now()).await {
+                Ok(rescued) => rescued.iter().for_each(tell),
+                Err(error) => {
+                    tracing::warn!(%error, "It could not be looked whether a worker was lost; it is repeated")
+                }
+            }
         }
         // The jitter keeps many workers from asking all at once.
         let pause = RESCUE_EVERY.mul_f64(0.75 + fastrand::f64() / 4.0);

@@ -114,7 +114,7 @@ impl Stage {
     fn write_settings(&self) -> Result<(), String> {
         let lease = self.plan.lease_secs;
         let text = format!(
-            "[worker]\nlease_secs = {lease}\nheartbeat_secs = {}\npoll_secs = 1\n[retry]\ndelays_secs = [1, 2, 4, 8]\n",
+            "[worker]\nlease_secs = {lease}\nheartbeat_secs = {}\n[retry]\ndelays_secs = [1, 2, 4, 8]\n",
             (lease / 5).max(1)
         );
         let path = self.dir.join("settings.toml");

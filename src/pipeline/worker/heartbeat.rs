@@ -14,6 +14,10 @@ use crate::pipeline::deliver::run::Halt;
 use crate::store::workers::Heartbeat;
 use crate::store::{Result, StoreError};
 
+/// Between a sign of life that failed and the next try, with as much jitter: after an outage the lease must hold again before
+/// anything is sent.
+const AGAIN: Duration = Duration::from_millis(350);
+
 /// A heart that has not beaten yet.
 pub(super) struct Heart {
     shared: Arc<Shared>,
@@ -30,25 +34,34 @@ impl Heart {
 
     /// Beats until the worker has ended; also while it drains.
     pub async fn run(mut self, ended: CancellationToken) {
+        let mut pause = self.shared.deps.settings.heartbeat;
         loop {
             tokio::select! {
                 () = ended.cancelled() => return,
-                () = tokio::time::sleep(self.shared.deps.settings.heartbeat) => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            self.beat().await;
+            let is_written = self.beat().await;
+            pause = match is_written {
+                true => self.shared.deps.settings.heartbeat,
+                false => AGAIN
+                    .mul_f64(1.0 + fastrand::f64())
+                    .min(self.shared.deps.settings.heartbeat),
+            };
         }
     }
 
-    pub async fn beat(&mut self) {
+    /// Whether it was written.
+    pub async fn beat(&mut self) -> bool {
         // A connection that hangs must not keep us from trying another one while the lease still holds.
         let limit = self.shared.deps.settings.lease / 3;
         let beaten = tokio::time::timeout(limit, self.try_beat()).await;
         match beaten {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => return true,
             Ok(Err(StoreError::Aside(why))) => self.step_aside(&why),
             Ok(Err(error)) => tracing::warn!(%error, "The heartbeat could not be written"),
             Err(_) => tracing::warn!("The heartbeat could not be written in {} s", limit.as_secs_f32()),
         }
+        false
     }
 
     async fn try_beat(&mut self) -> Result<()> {

@@ -139,7 +139,10 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
     let rescuing = {
         let (store, clock) = (Arc::clone(&shared.deps.store), Arc::clone(&shared.deps.clock));
         let shared = Arc::downgrade(&shared);
-        let worker = move || shared.upgrade().map_or(0, |shared| shared.id());
+        let worker = move || {
+            let shared = shared.upgrade().filter(|shared| shared.may_judge())?;
+            Some(shared.id())
+        };
         tokio::spawn(sweep::rescue(store, clock, worker, ended.clone()))
     };
 
@@ -341,6 +344,13 @@ async fn drain(shared: &Arc<Shared>, mut jobs: Jobs, mut slots: JoinSet<()>) {
 impl Shared {
     fn id(&self) -> i64 {
         self.id.load(Ordering::SeqCst)
+    }
+
+    /// Whether it may take the jobs of others. After an outage they have half a lease to come back: they look for the database
+    /// every half second, and a try that hangs takes a third of a lease.
+    fn may_judge(&self) -> bool {
+        self.lease
+            .may_judge(self.deps.clock.now(), self.deps.settings.lease / 2)
     }
 
     /// How long to sleep when nobody calls. The jitter keeps many workers from asking all at once.

@@ -10,6 +10,7 @@ use crate::selftest::Row;
 use crate::selftest::client::Answer;
 use crate::selftest::node::n_lines;
 use crate::selftest::proxy::Line;
+use crate::selftest::row::LINES_OVER_SECS;
 use crate::selftest::show::{Request, Show};
 use crate::selftest::stage::Stage;
 
@@ -72,7 +73,7 @@ pub async fn database(stage: &mut Stage, fault: Fault, show: &Show, row: &mut Ro
             .push("a broadcast was over before full speed could be seen".to_owned()),
         None => row.full_ms.push(FULL_MAX.as_millis() as u64),
     }
-    let seconds = gone.elapsed().as_secs_f64();
+    let seconds = gone.elapsed().as_secs_f64().max(LINES_OVER_SECS);
     for (before, now) in lines.into_iter().zip(log_lines(stage)) {
         row.lines_per_sec = row.lines_per_sec.max((now - before) as f64 / seconds);
     }

@@ -126,6 +126,48 @@ pub(super) async fn a_lost_lease_leaves_at_most_what_was_in_flight(database: Tes
     first.end().await;
 }
 
+/// The database was away for longer than a lease: everybody's has lapsed, and nobody is dead. Each comes back and goes on with its
+/// own jobs, and what it has learnt is not lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_outage_nobody_takes_what_others_come_back_for() {
+    let jump = ManualClock::at(Timestamp(0));
+    let clock = Arc::new(Jumping(jump.clone()));
+    let mut plan = Plan { clock, ..slow() };
+    plan.settings.lease = Duration::from_secs(60);
+    let stage = Stage::open(fresh_postgres().await, plan).await;
+    let mut hands = Vec::new();
+    let mut stores = Vec::new();
+    for _ in 0..2 {
+        let faulty = Arc::new(FaultyStore::around(stage.another_store().await));
+        hands.push(stage.hire_on(Arc::<FaultyStore>::clone(&faulty)).await);
+        stores.push(faulty);
+    }
+    let id = stage.send(people(6_000)).await;
+    stage.accepted(600).await;
+    for faulty in &stores {
+        faulty.fail_always("heartbeat");
+    }
+    jump.advance_ms(120_000);
+    // Longer than it takes until it is looked for lost workers.
+    eventually(async || {
+        let before = stage.sink.sink().stats().accepted;
+        let more = eventually(async || stage.sink.sink().stats().accepted > before);
+        timeout(Duration::from_millis(1_500), more).await.is_err()
+    })
+    .await;
+    for faulty in &stores {
+        faulty.heal();
+    }
+    assert_eq!(stage.ended(&id).await.counts.sent, 6_000);
+    stage.assert_exactly_once(&id, 6_000).await;
+    let workers = stage.store.workers(stage.plan.clock.now()).await.unwrap();
+    let states: Vec<&str> = workers.iter().map(|w| w.state.as_str()).collect();
+    assert_eq!(states, ["live", "live"]);
+    for hand in hands {
+        hand.end().await;
+    }
+}
+
 async fn a_worker_without_work_leaves_the_database_alone(database: TestDatabase) {
     let mut plan = Plan::default();
     plan.settings.poll = Duration::from_secs(5);
