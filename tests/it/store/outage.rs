@@ -1,6 +1,7 @@
 //! A database that hangs, breaks off and comes back; one whose log a reader holds up; a crowd that falls due at once. Every step
 //! has an end, and the next one finds the store as it was.
 
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use hikyaku::domain::job::JobKind;
 use hikyaku::selftest::proxy::Line;
 use hikyaku::store::queue::PROMOTED_MAX;
 use hikyaku::store::{self, DatabaseUrl, Store};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::timeout;
 
 use super::contract;
@@ -101,6 +104,46 @@ async fn a_transaction_that_is_held_up_leaves_no_lock_behind() {
     for result in some_steps(&store, 9_000_000).await {
         result.unwrap();
     }
+}
+
+fn wal_bytes(w: &World) -> u64 {
+    let path = w.url().strip_prefix("sqlite://").unwrap();
+    std::fs::metadata(format!("{path}-wal")).map_or(0, |m| m.len())
+}
+
+/// What a reader held up is made good as soon as it has left, without anybody writing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_sqlite_is_small_again_when_a_long_reader_has_left() {
+    let w = World::sqlite().await;
+    let mut reader = SqliteConnectOptions::from_str(w.url())
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let mut reading = reader.begin().await.unwrap();
+    let before: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM settings WHERE name = 'much'")
+        .fetch_one(&mut *reading)
+        .await
+        .unwrap();
+    // Another one each time: pages that do not change are not written.
+    for letter in 'a'..='t' {
+        w.put_setting("much", &letter.to_string().repeat(4 << 20))
+            .await
+            .unwrap();
+    }
+    let grown = wal_bytes(&w);
+    assert!(grown > 64 << 20, "the reader holds nothing up: {grown} bytes");
+    assert_eq!(before, 0);
+    reading.rollback().await.unwrap();
+    reader.close().await.unwrap();
+    let shrunk = async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while wal_bytes(&w) > 64 << 20 {
+            look.tick().await;
+        }
+    };
+    timeout(PATIENCE, shrunk).await.expect("the log is emptied");
+    w.put_setting("much", "little").await.unwrap();
 }
 
 async fn only_a_server_has_a_clock_of_its_own(w: World) {
