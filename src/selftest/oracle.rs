@@ -169,14 +169,15 @@ fn judge_one(found: &mut Findings, said: &Said, copies: Option<&Copies>, due: &D
     }
 }
 
-/// What is wrong with the attempts of one message, as the service shows them: their numbers and times only rise.
+/// What is wrong with the attempts of one message, as the service shows them: their numbers only rise, and their times as well unless
+/// the only clock there is was turned.
 #[must_use]
-pub fn odd_attempts(shown: &Value) -> Option<String> {
+pub fn odd_attempts(shown: &Value, is_clock_turned: bool) -> Option<String> {
     let attempts = shown["attempts"].as_array()?;
     let numbers: Vec<i64> = attempts.iter().filter_map(|a| a["n"].as_i64()).collect();
     let times: Vec<&str> = attempts.iter().filter_map(|a| a["at"].as_str()).collect();
     let rise = numbers.len() == attempts.len() && numbers.is_sorted_by(|a, b| a < b);
-    let is_right = rise && times.len() == attempts.len() && times.is_sorted();
+    let is_right = rise && times.len() == attempts.len() && (is_clock_turned || times.is_sorted());
     (!is_right).then(|| format!("attempts out of order: {shown}"))
 }
 
@@ -304,9 +305,10 @@ mod tests {
     fn attempts_rise_in_number_and_time() {
         let of = |a: i64, at: &str, b: i64, bt: &str| json!({"attempts": [{"n": a, "at": at}, {"n": b, "at": bt}]});
         let (early, late) = ("2026-09-21T14:13:20.123Z", "2026-09-21T14:13:21.000Z");
-        assert_eq!(odd_attempts(&of(1, early, 2, late)), None);
-        assert!(odd_attempts(&of(1, early, 1, late)).is_some());
-        assert!(odd_attempts(&of(1, late, 2, early)).is_some());
+        assert_eq!(odd_attempts(&of(1, early, 2, late), false), None);
+        assert!(odd_attempts(&of(1, early, 1, late), false).is_some());
+        assert!(odd_attempts(&of(1, late, 2, early), false).is_some());
+        assert_eq!(odd_attempts(&of(1, late, 2, early), true), None);
     }
 
     #[test]

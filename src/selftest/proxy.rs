@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,6 +29,7 @@ pub struct Proxy {
     addr: SocketAddr,
     line: Arc<watch::Sender<Line>>,
     target: Arc<watch::Sender<SocketAddr>>,
+    opened: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -39,8 +41,20 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         let (line, target) = (Arc::new(watch::Sender::new(Line::Up)), Arc::new(watch::Sender::new(target)));
-        tokio::spawn(attend(listener, Arc::clone(&line), Arc::clone(&target)));
-        Ok(Self { addr, line, target })
+        let opened = Arc::new(AtomicU64::new(0));
+        tokio::spawn(attend(listener, Arc::clone(&line), Arc::clone(&target), Arc::clone(&opened)));
+        Ok(Self {
+            addr,
+            line,
+            target,
+            opened,
+        })
+    }
+
+    /// Connections that were ever made to it.
+    #[must_use]
+    pub fn n_opened(&self) -> u64 {
+        self.opened.load(Ordering::SeqCst)
     }
 
     #[must_use]
@@ -58,13 +72,19 @@ impl Proxy {
     }
 }
 
-async fn attend(listener: TcpListener, line: Arc<watch::Sender<Line>>, target: Arc<watch::Sender<SocketAddr>>) {
+async fn attend(
+    listener: TcpListener,
+    line: Arc<watch::Sender<Line>>,
+    target: Arc<watch::Sender<SocketAddr>>,
+    opened: Arc<AtomicU64>,
+) {
     loop {
         // Out of descriptors, mostly: the next moment may be better.
         let Ok((client, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        opened.fetch_add(1, Ordering::SeqCst);
         let target = *target.borrow();
         let line = line.subscribe();
         if *line.borrow() != Line::Cut {

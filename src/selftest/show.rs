@@ -158,9 +158,11 @@ impl Show {
             .witness
             .copies(self.expected.iter().map(|(email, _)| email.as_str()));
         row.findings.add(&judge(&self.expected, &said, &copies));
+        // On PostgreSQL the server's clock counts, which nobody turns.
+        let is_clock_turned = stage.is_sqlite() && row.by_fault.contains_key(Fault::Clock.name());
         for message in said.iter().filter(|m| m.flagged).take(ATTEMPTS_LOOKED_AT) {
             if let Some(shown) = stage.client.ask(&format!("/v1/messages/{}", message.id)).await
-                && let Some(odd) = odd_attempts(&shown)
+                && let Some(odd) = odd_attempts(&shown, is_clock_turned)
             {
                 row.findings.breaks(odd);
             }

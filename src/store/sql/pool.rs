@@ -6,11 +6,12 @@
 //! open when SQLite has rolled it back by itself, and asks the server two questions around every statement.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::{ConnectOptions as _, Connection as _};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::watched::{State, timed_out};
@@ -25,6 +26,9 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(5);
 /// How long opening a connection may take, the tries while a server refuses included: it spares requests a restart, and the
 /// first try after an outage is not late.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long one try may take while the server is away. A server that hangs, and then goes on, answers every try that was ever made,
+/// those first that were given up: many short ones would keep each other from an answer.
+const PATIENT_MAX: Duration = Duration::from_secs(10);
 /// Between two tries to open a connection.
 const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 /// A connection is replaced after this: what a server keeps for one only grows, and after a failover all find their way back.
@@ -44,6 +48,10 @@ struct Home {
     /// Whoever waits for a permit stands in this line; who passes it waits for the permit alone.
     line: Mutex<()>,
     idle: StdMutex<Vec<Live>>,
+    /// The last try to open a connection failed.
+    is_away: AtomicBool,
+    /// Whose turn it is to try while the server is away.
+    trying: Arc<Mutex<()>>,
 }
 
 struct Live {
@@ -77,6 +85,8 @@ impl Pool {
             permits: Arc::new(Semaphore::new(size as usize)),
             line: Mutex::default(),
             idle: StdMutex::default(),
+            is_away: AtomicBool::new(false),
+            trying: Arc::default(),
         };
         Self {
             home: Arc::new(home),
@@ -149,8 +159,8 @@ impl Pool {
             }
             self.home.forget_idle();
         }
-        let live = timeout(CONNECT_MAX, self.home.connect()).await;
-        Ok(self.lend(live.unwrap_or(Err(sqlx::Error::PoolTimedOut))?, permit, false))
+        let (live, is_reused) = self.home.open().await?;
+        Ok(self.lend(live, permit, is_reused))
     }
 
     fn lend(&self, live: Live, permit: OwnedSemaphorePermit, is_reused: bool) -> Connection {
@@ -167,6 +177,41 @@ impl Pool {
 }
 
 impl Home {
+    /// A connection, and whether it was left by somebody. While the server is away one at a time tries.
+    async fn open(self: &Arc<Self>) -> sqlx::Result<(Live, bool)> {
+        if self.is_away.load(Ordering::Relaxed) {
+            let turn = Arc::clone(&self.trying).lock_owned().await;
+            if let Some(live) = self.pop() {
+                return Ok((live, true));
+            }
+            if self.is_away.load(Ordering::Relaxed) {
+                return Ok((self.try_patiently(turn).await?, false));
+            }
+        }
+        Ok((self.try_for(CONNECT_MAX).await?, false))
+    }
+
+    /// Goes on when nobody waits for it any more: what it opens is there for the next one.
+    async fn try_patiently(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> sqlx::Result<Live> {
+        let home = Arc::clone(self);
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let opened = home.try_for(PATIENT_MAX).await;
+            if let Err(Ok(live)) = tell.send(opened) {
+                home.put(live);
+            }
+            drop(turn);
+        });
+        told.await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    async fn try_for(&self, limit: Duration) -> sqlx::Result<Live> {
+        let opened = timeout(limit, self.connect()).await;
+        let opened = opened.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        self.is_away.store(opened.is_err(), Ordering::Relaxed);
+        opened
+    }
+
     /// A server that starts refuses at first.
     async fn connect(&self) -> sqlx::Result<Live> {
         loop {

@@ -65,6 +65,29 @@ async fn a_server_that_hangs_or_hangs_up_gets_an_end_and_its_return_is_noticed()
     }
 }
 
+/// A server that hangs answers all tries when it goes on, those first that nobody waits for any more: there must be few.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_not_called_again_and_again() {
+    let server = fresh_postgres().await;
+    let (proxy, database) = server.through_a_proxy().await;
+    let store = store::open(&DatabaseUrl::parse(&database.url).unwrap()).await.unwrap();
+    proxy.set(Line::Held);
+    // Those who notice it first all try.
+    timeout(PATIENCE, some_steps(&store, 0)).await.expect("every step ends");
+    let (before, since) = (proxy.n_opened(), tokio::time::Instant::now());
+    for n in 1..4 {
+        timeout(PATIENCE, some_steps(&store, n)).await.expect("every step ends");
+    }
+    // One each for those who write, read and beat, one after the other, and one that listens.
+    let tries = proxy.n_opened() - before;
+    let tries_max = 4 * (since.elapsed().as_secs() / 5 + 1);
+    assert!(tries <= tries_max, "{tries} of at most {tries_max}");
+    proxy.set(Line::Up);
+    for result in some_steps(&store, 4).await {
+        result.unwrap();
+    }
+}
+
 /// The line is held in the middle of transactions; each took effect as a whole or not at all, and no lock is left behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_is_held_up_leaves_no_lock_behind() {
