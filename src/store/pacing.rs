@@ -26,6 +26,13 @@ pub struct Slower<'a> {
     pub base_us: i64,
 }
 
+/// A relay as it is known to who speaks of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayAt {
+    pub id: i64,
+    pub version: i64,
+}
+
 #[async_trait]
 pub trait Pacing: Send + Sync {
     /// Deals out permits of a relay and its lanes, in the order asked, in one transaction.
@@ -41,11 +48,13 @@ pub trait Pacing: Send + Sync {
     async fn speed_up(&self, relay_id: i64, lane: &str, now: Timestamp) -> Result<bool>;
 
     /// The relay failed: suspends it until the given time with one more failure in a row, after which one probe decides.
-    /// Workers that report a failure of before the last suspension ended change nothing. Returns the failures in a row.
-    async fn relay_failed(&self, relay_id: i64, reason: &str, pause_ms: i64, now: Timestamp) -> Result<i64>;
+    /// Workers that report a failure of before the last suspension ended change nothing, nor do those that have not heard of
+    /// the relay's last change: it may have an address now that they did not try. Returns the failures in a row.
+    async fn relay_failed(&self, relay: RelayAt, reason: &str, pause_ms: i64, now: Timestamp) -> Result<i64>;
 
-    /// Asks to be the one that tries a relay whose suspension after failures has ended. `true` for one worker at a time.
-    async fn try_probe(&self, relay_id: i64, worker: i64, until: Timestamp, now: Timestamp) -> Result<bool>;
+    /// Asks to be the one that tries a relay whose suspension after failures has ended. `true` for one worker at a time, and only
+    /// for one that knows the relay as it is now.
+    async fn try_probe(&self, relay: RelayAt, worker: i64, until: Timestamp, now: Timestamp) -> Result<bool>;
 
     /// The relay takes mail: its failures are forgotten.
     async fn relay_works(&self, relay_id: i64, now: Timestamp) -> Result<()>;

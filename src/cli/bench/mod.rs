@@ -4,7 +4,10 @@
 
 mod field;
 mod letters;
+mod limit;
+mod nodes;
 mod program;
+mod relays;
 mod report;
 mod sessions;
 mod source;
@@ -23,13 +26,15 @@ use field::Slice;
 /// Longest round trip: beyond a second nobody waits for a benchmark.
 const LATENCY_MAX: Duration = Duration::from_secs(1);
 
-/// Measures how fast mail is handed to a relay, beside Postfix.
+/// Measures how fast mail is handed to a relay, and what limits and bad relays do.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   hikyaku bench smtp
   hikyaku bench smtp --rounds 1 --seconds 3
-  hikyaku bench smtp --latency 50ms --connections 16")]
+  hikyaku bench smtp --latency 50ms --connections 16
+  hikyaku bench relays
+  hikyaku bench limit --database-url postgres://hikyaku@localhost/bench")]
 pub struct Bench {
     #[command(subcommand)]
     what: What,
@@ -38,6 +43,8 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Smtp(Smtp),
+    Limit(limit::Limit),
+    Relays(relays::Relays),
 }
 
 /// SMTP sessions over a line with latency, against Postfix smtp-source.
@@ -167,14 +174,22 @@ impl Party {
 /// # Errors
 /// See [`Exit`].
 pub async fn run(args: Bench) -> Outcome {
-    let What::Smtp(args) = args.what;
-    if args.latency.is_zero() || args.latency > LATENCY_MAX {
-        return Err(Failed::usage("--latency must be above zero and at most 1s"));
-    }
-    source::check(&args.source)?;
     let stop = signals::listen(Some("Stopping."))?;
+    let measured = async {
+        match &args.what {
+            What::Smtp(args) => {
+                if args.latency.is_zero() || args.latency > LATENCY_MAX {
+                    return Err(Failed::usage("--latency must be above zero and at most 1s"));
+                }
+                source::check(&args.source)?;
+                smtp(args).await
+            }
+            What::Limit(args) => limit::run(args).await,
+            What::Relays(args) => relays::run(args).await,
+        }
+    };
     tokio::select! {
-        outcome = smtp(&args) => outcome,
+        outcome = measured => outcome,
         () = stop.cancelled() => Ok(Exit::Interrupted),
     }
 }

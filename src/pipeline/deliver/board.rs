@@ -6,13 +6,14 @@
 //! holds up no other.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::port::{Door, Port, Seat, Terms, Waiter};
+use super::port::{Door, Permits, Port, Seat, Terms, Waiter};
 use super::run::ChunkRun;
 use crate::clock::Clock;
 use crate::domain::brake::Brake;
@@ -47,6 +48,7 @@ struct Pass {
     seat: Seat,
     lane: Arc<str>,
     since: Instant,
+    permits: Permits,
 }
 
 impl Drop for Pass {
@@ -65,6 +67,8 @@ pub struct Board {
     timing: Notify,
     clock: Arc<dyn Clock>,
     lease: Arc<LeaseWatch>,
+    /// How often the relays were changed, or one of them came to work again.
+    n_changes: AtomicU64,
     me: std::sync::Weak<Board>,
 }
 
@@ -90,6 +94,7 @@ impl Board {
             timing: Notify::new(),
             clock,
             lease,
+            n_changes: AtomicU64::new(0),
             me: me.clone(),
         })
     }
@@ -147,7 +152,9 @@ impl Board {
     /// Brings a message back that was not tried: it is next again.
     pub fn put_back(&self, item: &Item) {
         item.run.put_back(item.ordinal);
-        self.call();
+        let mut state = self.state();
+        self.return_permits(&mut state, item);
+        self.serve(&mut state);
     }
 
     /// Brings a message back that this relay does not take, for another one. `false` when there is no other that may have
@@ -161,10 +168,22 @@ impl Board {
             id != relay_id && !avoided.contains(&id) && state.may_carry(p, named)
         });
         if another {
+            self.return_permits(&mut state, item);
             item.run.pass_on(item.ordinal, relay_id);
             self.serve(&mut state);
         }
         another
+    }
+
+    /// A message that was not sent after all has used up nothing of an hour or a day.
+    fn return_permits(&self, state: &mut State, item: &Item) {
+        let now_us = self.clock.now().0 * 1_000;
+        let Pass {
+            seat, lane, permits, ..
+        } = &*item._pass;
+        if let Some(port) = state.port(seat.relay_id) {
+            port.return_permits(lane, permits, now_us);
+        }
     }
 
     /// Waits until the messages at hand have fallen to [`LOW_WATER`]: time for the next chunk.
@@ -252,7 +271,7 @@ impl Board {
             }
             Some((run, ordinal, lane)) => {
                 state.ports[at].fruitless = None;
-                state.ports[at].take(&lane, seat.slot, now_us);
+                let permits = state.ports[at].take(&lane, seat.slot, now_us);
                 state.note_take(at);
                 if state.runs.iter().map(|r| r.n_going()).sum::<usize>() == LOW_WATER {
                     self.low.notify_one();
@@ -262,6 +281,7 @@ impl Board {
                     seat,
                     lane,
                     since: Instant::now(),
+                    permits,
                 };
                 Some(Item {
                     run,
@@ -291,6 +311,7 @@ impl Board {
                     if let Some(Err(item)) = waiter.map(|w| w.answer.send(item)) {
                         // It went away meanwhile. Let go of outside the lock.
                         item.run.put_back(item.ordinal);
+                        self.return_permits(state, &item);
                         let board = self.me.clone();
                         tokio::spawn(async move {
                             drop(item);
@@ -340,6 +361,17 @@ impl Board {
         };
         drop(gone);
         self.call();
+    }
+
+    /// The relays have changed, or one works again: what was held before this waits no longer.
+    pub fn note_change(&self) {
+        self.n_changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often [`Board::note_change`] was called.
+    #[must_use]
+    pub fn n_changes(&self) -> u64 {
+        self.n_changes.load(Ordering::SeqCst)
     }
 
     /// Nothing more goes through this relay until something else is said.
@@ -423,7 +455,7 @@ impl Board {
 
     /// Counts what may go, and gives chunks back of which nothing may for some time.
     pub fn weigh(&self) {
-        let now = self.clock.now();
+        let (now, n_changes) = (self.clock.now(), self.n_changes());
         let mut state = self.state();
         let runs = state.runs.clone();
         let mut held = Vec::new();
@@ -454,7 +486,7 @@ impl Board {
         self.serve(&mut state);
         drop(state);
         for (run, opens_us, by) in held {
-            run.hold(Timestamp(opens_us / 1_000).min(now.plus_ms(HELD_FAR_MS)), by);
+            run.hold(Timestamp(opens_us / 1_000).min(now.plus_ms(HELD_FAR_MS)), by, n_changes);
         }
         self.look();
     }

@@ -54,6 +54,8 @@ pub struct Relay {
     pub n_failed: AtomicU32,
     /// Whether the cluster takes it for failing: the next success is news.
     pub is_failing: AtomicBool,
+    /// Which connections these are: what those of an earlier address tell says nothing about this one.
+    pub crew: u64,
 }
 
 /// Connections opened to one relay by one worker, a second. A machine has some 28,000 ports for them and keeps each for a minute.
@@ -65,11 +67,12 @@ pub enum News {
     /// The relay did not let us in at this time. Who tells of it late says nothing about a suspension that has begun since.
     Failed {
         relay_id: i64,
+        crew: u64,
         reason: String,
         at: Timestamp,
     },
     /// It refuses who we are: nobody should knock again before a person has looked.
-    Refused { relay_id: i64, reason: String },
+    Refused { relay_id: i64, crew: u64, reason: String },
     /// It, or a destination behind it (`""` is the relay itself), asks for less.
     Slower {
         relay_id: i64,
@@ -78,7 +81,7 @@ pub enum News {
         wait: Option<std::time::Duration>,
     },
     /// It works again.
-    Works { relay_id: i64 },
+    Works { relay_id: i64, crew: u64 },
 }
 
 /// What the connections of a relay tell the worker's heartbeat.

@@ -83,6 +83,28 @@ impl Bucket {
         self.used += 1;
     }
 
+    /// Brings one back that was taken at `taken_us` and came to nothing. With a pace its moment is over, and only the hour and the
+    /// day have it again; those of an hour or a day that is over are gone.
+    pub fn put_back(&mut self, taken_us: i64, now_us: i64) {
+        let span = match self.quota.per_hour {
+            Some(_) => Span::Hour,
+            None => Span::Day,
+        };
+        if now_us / 1_000 >= span.end(Timestamp(taken_us / 1_000)).0 {
+            return;
+        }
+        self.used = (self.used - 1).max(0);
+        match self.quota.period_us {
+            None => self.slices.push_front(Slice { next_us: now_us, n: 1 }),
+            Some(_) => {
+                self.unused += 1;
+                if self.used_up.take().is_some() {
+                    self.again_us = now_us;
+                }
+            }
+        }
+    }
+
     /// What to ask for, with so many messages waiting and so many connections free. `None` when there is enough at hand, or it
     /// is too early.
     pub fn ask(&mut self, lane: &str, waiting: usize, free: usize, now_us: i64) -> Option<Ask> {
@@ -195,6 +217,34 @@ mod tests {
         bucket.take();
         assert_eq!(bucket.due(120_000), Err(None));
         assert_eq!(bucket.leftover("").map(|ask| (ask.n, ask.unused)), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_permit_that_came_to_nothing_is_not_used_up() {
+        let mut daily = Bucket::of(Quota {
+            per_day: Some(1),
+            ..Quota::default()
+        });
+        daily.granted(&grant(1, 0));
+        daily.take();
+        assert_eq!(daily.due(1), Err(None));
+        daily.put_back(0, 1);
+        assert_eq!(daily.due(1), Ok(()));
+        daily.take();
+        let day_us = 86_400_000_000;
+        daily.put_back(1, day_us);
+        assert_eq!(daily.due(day_us), Err(None), "that was yesterday");
+
+        let mut paced = bucket(Some(10_000));
+        paced.granted(&grant(1, 0));
+        paced.take();
+        paced.granted(&Grant {
+            used_up: Some((Span::Hour, Timestamp(3_600_000))),
+            ..grant(0, 0)
+        });
+        paced.put_back(0, 5);
+        assert_eq!(paced.due(5), Err(None), "its moment is over");
+        assert_eq!(paced.ask("", 9, 0, 5).map(|ask| (ask.n, ask.unused)), Some((1, 1)));
     }
 
     #[test]

@@ -130,6 +130,14 @@ impl Holders {
     }
 }
 
+/// The permits that a message took, and when, in microseconds since the epoch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Permits {
+    of_relay: bool,
+    of_lane: bool,
+    at_us: i64,
+}
+
 /// A lane that has a limit on this relay, or was slowed down.
 struct Gate {
     bucket: Option<Bucket>,
@@ -272,14 +280,20 @@ impl Port {
     }
 
     /// A message of this lane goes with this slot. Its end is reported by [`Port::release`].
-    pub fn take(&mut self, lane: &Arc<str>, slot: u64, now_us: i64) {
+    pub fn take(&mut self, lane: &Arc<str>, slot: u64, now_us: i64) -> Permits {
         self.pass += 1.0 / f64::from(self.terms.weight.max(1));
         self.meters
             .entry(Arc::clone(lane))
             .or_insert(Meter::at(now_us))
             .count(now_us);
+        let mut permits = Permits {
+            of_relay: false,
+            of_lane: false,
+            at_us: now_us,
+        };
         if let Some(bucket) = &mut self.bucket {
             bucket.take();
+            permits.of_relay = true;
         }
         let is_probe = self.terms.door == Door::Probe;
         self.probe_out |= is_probe;
@@ -288,8 +302,21 @@ impl Port {
         if let Some(gate) = self.gates.get_mut(lane) {
             if let Some(bucket) = &mut gate.bucket {
                 bucket.take();
+                permits.of_lane = true;
             }
             gate.holders.add(slot);
+        }
+        permits
+    }
+
+    /// A message was not sent after all.
+    pub fn return_permits(&mut self, lane: &Arc<str>, permits: &Permits, now_us: i64) {
+        if let Some(bucket) = self.bucket.as_mut().filter(|_| permits.of_relay) {
+            bucket.put_back(permits.at_us, now_us);
+        }
+        let gate = self.gates.get_mut(lane).filter(|_| permits.of_lane);
+        if let Some(bucket) = gate.and_then(|gate| gate.bucket.as_mut()) {
+            bucket.put_back(permits.at_us, now_us);
         }
     }
 

@@ -94,6 +94,7 @@ struct State {
     avoided: HashMap<u16, Vec<i64>>,
     held_since: Option<Timestamp>,
     held_by: Option<Brake>,
+    held_at: Option<u64>,
     /// Messages taken and not brought back.
     in_hand: usize,
     next_at: Option<Timestamp>,
@@ -143,6 +144,7 @@ impl ChunkRun {
             avoided: HashMap::new(),
             held_since: None,
             held_by: None,
+            held_at: None,
             in_hand: 0,
             next_at,
             halt: None,
@@ -367,9 +369,11 @@ impl ChunkRun {
         self.over.notify_waiters();
     }
 
-    /// Nothing of it may go before this time, because of this. As [`ChunkRun::halt`].
-    pub fn hold(&self, until: Timestamp, by: Brake) {
-        self.state().held_by = Some(by);
+    /// Nothing of it may go before this time, because of this; the relays have changed so often by now. As [`ChunkRun::halt`].
+    pub fn hold(&self, until: Timestamp, by: Brake, n_changes: u64) {
+        let mut state = self.state();
+        (state.held_by, state.held_at) = (Some(by), Some(n_changes));
+        drop(state);
         self.halt(Halt::Held(until));
     }
 
@@ -377,6 +381,12 @@ impl ChunkRun {
     #[must_use]
     pub fn held_by(&self) -> Option<Brake> {
         self.state().held_by.clone()
+    }
+
+    /// How often the relays had changed when it was held.
+    #[must_use]
+    pub fn held_at(&self) -> Option<u64> {
+        self.state().held_at
     }
 
     #[must_use]

@@ -265,7 +265,10 @@ impl Slot {
         let relay = &self.deps.relay;
         relay.n_failed.store(0, Ordering::Relaxed);
         if relay.is_failing.swap(false, Ordering::Relaxed) {
-            self.tell(News::Works { relay_id: relay.id });
+            self.tell(News::Works {
+                relay_id: relay.id,
+                crew: relay.crew,
+            });
         }
     }
 
@@ -278,6 +281,7 @@ impl Slot {
             self.deps.board.shut(relay.id, brake);
             return self.tell(News::Refused {
                 relay_id: relay.id,
+                crew: relay.crew,
                 reason,
             });
         }
@@ -287,6 +291,7 @@ impl Slot {
             self.deps.board.shut(relay.id, brake);
             self.tell(News::Failed {
                 relay_id: relay.id,
+                crew: relay.crew,
                 reason,
                 at: self.deps.clock.now(),
             });

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Shared;
-use crate::domain::brake::Brake;
 use crate::domain::job::{Claimed, JobEnd, Lease, Stop};
 use crate::domain::message::MessageStatus;
 use crate::pipeline::deliver::fate::{self, Rules};
@@ -46,7 +45,7 @@ pub(super) async fn deliver(shared: Arc<Shared>, job: Claimed, settling_in: Arc<
             }
             let end = run.end().await;
             shared.board.remove(&run);
-            finish(&shared, job.lease, end, run.held_by()).await
+            finish(&shared, job.lease, end, Some(&run)).await
         }
         Ok(None) => finish(&shared, job.lease, RunEnd::Halted(Halt::Stopped(Stop::Hold)), None).await,
         Err(error) => Err(error),
@@ -168,19 +167,25 @@ fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<
     }
 }
 
-async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd, held_by: Option<Brake>) -> Result<()> {
+async fn finish(shared: &Arc<Shared>, lease: Lease, end: RunEnd, run: Option<&ChunkRun>) -> Result<()> {
     let end = match end {
         RunEnd::Halted(Halt::Lost) => return Err(StoreError::LeaseLost),
         RunEnd::Halted(Halt::Stopped(_)) => JobEnd::Stopped,
         RunEnd::Halted(Halt::Released) => JobEnd::Released,
-        RunEnd::Halted(Halt::Held(until)) => match held_by {
+        RunEnd::Halted(Halt::Held(until)) => match run.and_then(ChunkRun::held_by) {
             Some(by) => JobEnd::Held { until, by },
             None => JobEnd::Waiting(until),
         },
         RunEnd::Through { next_at: None } => JobEnd::Done,
         RunEnd::Through { next_at: Some(at) } => JobEnd::Waiting(at),
     };
-    insist(shared, || shared.deps.store.finish(lease, end.clone(), shared.deps.clock.now())).await
+    insist(shared, || shared.deps.store.finish(lease, end.clone(), shared.deps.clock.now())).await?;
+    // A relay that changed while the chunk was being given back: it has hastened all that waited, and not yet this one.
+    let held_at = run.and_then(ChunkRun::held_at);
+    if held_at.is_some_and(|n| n != shared.board.n_changes()) {
+        insist(shared, || async { shared.deps.store.hasten(shared.deps.clock.now()).await.map(drop) }).await?;
+    }
+    Ok(())
 }
 
 /// Gives back a job that could not be carried on: for another try where that may help, else for a person.

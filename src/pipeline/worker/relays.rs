@@ -20,7 +20,7 @@ use crate::pipeline::deliver::port::{Door, Learnt, Terms};
 use crate::pipeline::deliver::{News, OPENED_PER_SEC_MAX, Relay, Slot, SlotDeps};
 use crate::smtp::{Pace, RelayConfig, TlsContext};
 use crate::store::Result;
-use crate::store::pacing::Slower;
+use crate::store::pacing::{RelayAt, Slower};
 
 /// What stands for the capture relay in the place of a URL.
 const CAPTURE_URL: &str = "capture:";
@@ -60,6 +60,8 @@ pub(super) struct Fleet {
     /// Pace that is tried to be raised next at.
     faster_at: Instant,
     versions: Option<Vec<(i64, i64)>>,
+    /// Relays that failed at the last look.
+    failing: HashSet<i64>,
 }
 
 /// The slots of one relay as it was configured at one time.
@@ -85,6 +87,7 @@ impl Fleet {
             probes: HashMap::new(),
             faster_at: Instant::now() + FASTER_LOOK,
             versions: None,
+            failing: HashSet::new(),
         }
     }
 
@@ -147,8 +150,8 @@ impl Fleet {
             let terms = self.terms(&said, now).await?;
             self.shared.board.learn(terms);
         }
-        self.shared.board.weigh();
         self.heed_change(now).await?;
+        self.shared.board.weigh();
         if Instant::now() >= self.faster_at {
             self.faster_at = Instant::now() + FASTER_LOOK;
             self.speed_up(now).await?;
@@ -181,13 +184,18 @@ impl Fleet {
         }])
     }
 
-    /// Jobs that wait for a relay are due when one changes.
+    /// Jobs that wait for a relay are due when one changes, and when one works again.
     async fn heed_change(&mut self, now: Timestamp) -> Result<()> {
         let versions: Vec<(i64, i64)> = self.said.iter().map(|r| (r.id, r.version)).collect();
-        if self.versions.as_ref() != Some(&versions) {
+        let failing = self.paces.iter().filter(|p| p.lane.is_empty() && p.failures > 0);
+        let failing: HashSet<i64> = failing.map(|p| p.relay_id).collect();
+        if self.versions.as_ref() != Some(&versions) || !self.failing.is_subset(&failing) {
+            // First: whoever gives a chunk back after the hastening sees that it was decided before.
+            self.shared.board.note_change();
             self.shared.deps.store.hasten(now).await?;
             self.versions = Some(versions);
         }
+        self.failing = failing;
         Ok(())
     }
 
@@ -252,7 +260,11 @@ impl Fleet {
         }
         let until = now.plus_ms(PROBE_MS);
         let store = &self.shared.deps.store;
-        if self.shared.board.has_work_for(said.id) && store.try_probe(said.id, self.shared.id(), until, now).await? {
+        let at = RelayAt {
+            id: said.id,
+            version: said.version,
+        };
+        if self.shared.board.has_work_for(said.id) && store.try_probe(at, self.shared.id(), until, now).await? {
             self.probes.insert(said.id, until);
             return Ok(Door::Probe);
         }
@@ -269,6 +281,7 @@ impl Fleet {
     fn dismiss(&mut self, id: i64) {
         if let Some(crew) = self.known.remove(&id) {
             crew.stop.cancel();
+            self.probes.remove(&id);
             self.shared.board.forget(id);
         }
     }
@@ -323,6 +336,7 @@ impl Fleet {
             gauges: Arc::clone(&self.shared.deps.gauges),
             n_failed: AtomicU32::new(0),
             is_failing: AtomicBool::new(false),
+            crew: self.next_slot.fetch_add(1, Ordering::Relaxed),
         }))
     }
 
@@ -339,6 +353,12 @@ impl Fleet {
         }
     }
 
+    /// Whether these are the connections to the relay as it is said now.
+    fn is_at_work(&self, id: i64, crew: u64) -> bool {
+        let known = self.known.get(&id).and_then(|known| known.relay.as_ref().ok());
+        known.is_some_and(|relay| relay.crew == crew)
+    }
+
     fn name(&self, id: i64) -> Option<&str> {
         self.said.iter().find(|r| r.id == id).map(|r| r.name.as_str())
     }
@@ -348,12 +368,21 @@ impl Fleet {
         let now = self.shared.deps.clock.now();
         let store = Arc::clone(&self.shared.deps.store);
         let done = match news {
-            News::Refused { relay_id, reason } => {
+            News::Refused { relay_id, crew, .. }
+            | News::Failed { relay_id, crew, .. }
+            | News::Works { relay_id, crew }
+                if !self.is_at_work(relay_id, crew) =>
+            {
+                Ok(())
+            }
+            News::Refused { relay_id, reason, .. } => {
                 self.refused.insert(relay_id, reason);
                 self.write_refusals().await;
                 Ok(())
             }
-            News::Failed { relay_id, reason, at } => {
+            News::Failed {
+                relay_id, reason, at, ..
+            } => {
                 self.probes.remove(&relay_id);
                 let pause = self.suspension(relay_id);
                 tracing::warn!(
@@ -362,9 +391,14 @@ impl Fleet {
                     pause_ms = pause,
                     "A relay fails and is left alone for a while"
                 );
-                store.relay_failed(relay_id, &reason, pause, at).await.map(drop)
+                let known = self.said.iter().find(|r| r.id == relay_id);
+                let relay = RelayAt {
+                    id: relay_id,
+                    version: known.map_or(0, |r| r.version),
+                };
+                store.relay_failed(relay, &reason, pause, at).await.map(drop)
             }
-            News::Works { relay_id } => {
+            News::Works { relay_id, .. } => {
                 self.probes.remove(&relay_id);
                 store.relay_works(relay_id, now).await
             }

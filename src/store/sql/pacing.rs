@@ -9,7 +9,7 @@ use super::{SqlStore, json_texts, retrying, to_json};
 use crate::domain::ledger::{Account, Ask, Grant, PaceRow};
 use crate::domain::time::Timestamp;
 use crate::store::Result;
-use crate::store::pacing::{FASTER_GAP_MS, PERMILLE_MIN, Pacing, SLOWER_GAP_MS, Slower};
+use crate::store::pacing::{FASTER_GAP_MS, PERMILLE_MIN, Pacing, RelayAt, SLOWER_GAP_MS, Slower};
 
 #[derive(sqlx::FromRow)]
 struct Row {
@@ -131,35 +131,39 @@ impl Pacing for SqlStore {
         Ok(done.rows_affected() > 0)
     }
 
-    async fn relay_failed(&self, relay_id: i64, reason: &str, pause_ms: i64, now: Timestamp) -> Result<i64> {
+    async fn relay_failed(&self, relay: RelayAt, reason: &str, pause_ms: i64, now: Timestamp) -> Result<i64> {
         let failures: Option<i64> = sqlx::query_scalar(
             "-- relay_failed
-            INSERT INTO pace (relay_id, lane, failures, suspended_until, reason, updated_at) VALUES ($1, '', 1, $3, $4, $2)
+            INSERT INTO pace (relay_id, lane, failures, suspended_until, reason, updated_at)
+            SELECT id, '', 1, CAST($3 AS BIGINT), $4, CAST($2 AS BIGINT) FROM relays WHERE id = $1 AND version = $5
             ON CONFLICT (relay_id, lane) DO UPDATE SET failures = pace.failures + 1, suspended_until = excluded.suspended_until,
                    reason = excluded.reason, probe_worker = NULL, probe_until = NULL, updated_at = excluded.updated_at
              WHERE pace.suspended_until IS NULL OR pace.suspended_until <= $2
             RETURNING failures",
         )
-        .bind(relay_id)
+        .bind(relay.id)
         .bind(now.0)
         .bind(now.plus_ms(pause_ms).0)
         .bind(reason)
+        .bind(relay.version)
         .fetch_optional(&self.writer)
         .await?;
         Ok(failures.unwrap_or(0))
     }
 
-    async fn try_probe(&self, relay_id: i64, worker: i64, until: Timestamp, now: Timestamp) -> Result<bool> {
+    async fn try_probe(&self, relay: RelayAt, worker: i64, until: Timestamp, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(
             "-- try_probe
             UPDATE pace SET probe_worker = $2, probe_until = $3, updated_at = $4
              WHERE relay_id = $1 AND lane = '' AND failures > 0 AND suspended_until <= $4
-               AND (probe_until IS NULL OR probe_until <= $4)",
+               AND (probe_until IS NULL OR probe_until <= $4)
+               AND EXISTS (SELECT 1 FROM relays WHERE id = $1 AND version = $5)",
         )
-        .bind(relay_id)
+        .bind(relay.id)
         .bind(worker)
         .bind(until.0)
         .bind(now.0)
+        .bind(relay.version)
         .execute(&self.writer)
         .await?;
         Ok(done.rows_affected() > 0)

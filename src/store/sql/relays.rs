@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{SqlStore, from_json, to_json};
+use super::{Connection, SqlStore, from_json, to_json};
 use crate::domain::relay::{Relay, RelaySpec};
 use crate::domain::time::Timestamp;
 use crate::store::Result;
@@ -37,6 +37,12 @@ impl RelayRow {
 impl Relays for SqlStore {
     async fn put_relay(&self, name: &str, spec: &RelaySpec, now: Timestamp) -> Result<Relay> {
         let mut tx = self.begin().await?;
+        let before: Option<String> = sqlx::query_scalar("-- spec_before\n SELECT spec FROM relays WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&mut *tx)
+            .await?
+            .flatten();
+        let before: Option<RelaySpec> = before.map(|spec| from_json("relays.spec", &spec)).transpose()?;
         let row: RelayRow = sqlx::query_as(
             "-- put_relay
             INSERT INTO relays (name, spec, version, updated_at) VALUES ($1, $2, 1, $3)
@@ -48,6 +54,9 @@ impl Relays for SqlStore {
         .bind(now.0)
         .fetch_one(&mut *tx)
         .await?;
+        if before.is_some_and(|before| before.url != spec.url) {
+            try_at_once(&mut tx, &row.name, now).await?;
+        }
         self.commit_and_wake(tx).await?;
         row.into_relay()
     }
@@ -94,6 +103,9 @@ impl Relays for SqlStore {
         .bind(now.0)
         .execute(&mut *tx)
         .await?;
+        if reason.is_none() {
+            try_at_once(&mut tx, name, now).await?;
+        }
         self.commit_and_wake(tx).await?;
         Ok(done.rows_affected() > 0)
     }
@@ -122,4 +134,18 @@ impl Relays for SqlStore {
         self.commit_and_wake(tx).await?;
         Ok(done.rows_affected() > 0)
     }
+}
+
+/// Somebody has mended a relay: if it was failing, one message tries it now, and whoever was trying it does not count.
+async fn try_at_once(connection: &mut Connection, name: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "-- try_at_once
+        UPDATE pace SET failures = 1, suspended_until = $2, probe_worker = NULL, probe_until = NULL, updated_at = $2
+         WHERE relay_id = (SELECT id FROM relays WHERE name = $1) AND lane = '' AND failures > 0",
+    )
+    .bind(name)
+    .bind(now.0)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

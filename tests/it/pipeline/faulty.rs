@@ -30,7 +30,7 @@ use hikyaku::store::fan_out::{FanOut, FanOutStep, Source};
 use hikyaku::store::footing::{Footing, SetAside};
 use hikyaku::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
 use hikyaku::store::library::{Library, NewCampaign, Template};
-use hikyaku::store::pacing::{Pacing, Slower};
+use hikyaku::store::pacing::{Pacing, RelayAt, Slower};
 use hikyaku::store::queue::{Queue, Wish};
 use hikyaku::store::relays::Relays;
 use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice, Waiting};
@@ -241,8 +241,8 @@ pass_on! { Pacing:
     fn paces() -> Vec<PaceRow>;
     fn slow_down(slower: &Slower<'_>, now: Timestamp) -> bool;
     fn speed_up(relay_id: i64, lane: &str, now: Timestamp) -> bool;
-    fn relay_failed(relay_id: i64, reason: &str, pause_ms: i64, now: Timestamp) -> i64;
-    fn try_probe(relay_id: i64, worker: i64, until: Timestamp, now: Timestamp) -> bool;
+    fn relay_failed(relay: RelayAt, reason: &str, pause_ms: i64, now: Timestamp) -> i64;
+    fn try_probe(relay: RelayAt, worker: i64, until: Timestamp, now: Timestamp) -> bool;
     fn relay_works(relay_id: i64, now: Timestamp) -> ();
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hikyaku::clock::{Clock, SystemClock};
+use hikyaku::clock::{Clock, ManualClock, SystemClock};
 use hikyaku::dns::Dns;
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::broadcast::{Audience, Broadcast, NewBroadcast, OnUncertain, Priority};
@@ -179,6 +179,20 @@ impl Stage {
         };
         let now = self.plan.clock.now();
         eventually(async || seen().await.iter().all(|at| *at >= now.0)).await;
+    }
+
+    /// Moves the clock on until nobody holds a job of the broadcast: each gives back what may not go for some seconds. No faster
+    /// than the workers' hearts beat, so that none of them is taken for dead.
+    pub async fn given_back(&self, id: &BroadcastId, clock: &ManualClock) {
+        let all = async {
+            while self.n_running(id).await > 0 {
+                clock.advance_ms(250);
+                self.another_look().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .expect("the jobs are given back");
     }
 
     /// Hires a worker.

@@ -2,7 +2,8 @@
 //! failed.
 
 use hikyaku::domain::ledger::{Account, Ask, PaceRow, period_us};
-use hikyaku::store::pacing::{FASTER_GAP_MS, PERMILLE_MIN, SLOWER_GAP_MS, Slower};
+use hikyaku::domain::relay::RelaySpec;
+use hikyaku::store::pacing::{FASTER_GAP_MS, PERMILLE_MIN, RelayAt, SLOWER_GAP_MS, Slower};
 
 use super::contract;
 use super::world::{World, at};
@@ -12,6 +13,7 @@ contract! {
     hours_and_days_are_counted_and_given_back,
     a_refusal_halves_the_pace_once_and_success_raises_it,
     one_worker_probes_a_relay_that_failed,
+    a_mended_relay_is_tried_at_once_and_by_who_knows_it,
 }
 
 fn ask(lane: &str, n: i64) -> Ask {
@@ -97,21 +99,85 @@ async fn a_refusal_halves_the_pace_once_and_success_raises_it(w: World) {
 }
 
 async fn one_worker_probes_a_relay_that_failed(w: World) {
-    assert_eq!(w.relay_failed(1, "connection refused", 1_000, at(0)).await.unwrap(), 1);
-    assert_eq!(w.relay_failed(1, "connection refused", 9_000, at(5)).await.unwrap(), 0, "it is suspended already");
-    assert!(!w.try_probe(1, 7, at(60_000), at(999)).await.unwrap(), "too early");
-    let other = w.open_again().await;
-    assert!(w.try_probe(1, 7, at(60_000), at(1_000)).await.unwrap());
-    assert!(!other.try_probe(1, 8, at(60_000), at(1_001)).await.unwrap(), "another one tries");
-    assert!(other.try_probe(1, 8, at(90_000), at(60_000)).await.unwrap(), "the first was never heard of again");
+    let relay = put(&w, "smtp://a").await;
+    assert_eq!(relay.id, 1);
+    assert_eq!(w.relay_failed(relay, "connection refused", 1_000, at(0)).await.unwrap(), 1);
     assert_eq!(
-        w.relay_failed(1, "connection refused", 2_000, at(60_001))
+        w.relay_failed(relay, "connection refused", 9_000, at(5)).await.unwrap(),
+        0,
+        "it is suspended already"
+    );
+    assert!(!w.try_probe(relay, 7, at(60_000), at(999)).await.unwrap(), "too early");
+    let other = w.open_again().await;
+    assert!(w.try_probe(relay, 7, at(60_000), at(1_000)).await.unwrap());
+    assert!(!other.try_probe(relay, 8, at(60_000), at(1_001)).await.unwrap(), "another one tries");
+    assert!(
+        other.try_probe(relay, 8, at(90_000), at(60_000)).await.unwrap(),
+        "the first was never heard of again"
+    );
+    assert_eq!(
+        w.relay_failed(relay, "connection refused", 2_000, at(60_001))
             .await
             .unwrap(),
         2
     );
-    assert!(w.try_probe(1, 7, at(99_000), at(62_001)).await.unwrap());
+    assert!(w.try_probe(relay, 7, at(99_000), at(62_001)).await.unwrap());
     w.relay_works(1, at(62_002)).await.unwrap();
     let well = row(&w, 1, "").await;
     assert_eq!((well.failures, well.suspended_until, well.reason, well.probe_until), (0, None, None, None));
+}
+
+async fn put(w: &World, url: &str) -> RelayAt {
+    let relay = w.put_relay("r", &RelaySpec::of(url), at(0)).await.unwrap();
+    RelayAt {
+        id: relay.id,
+        version: relay.version,
+    }
+}
+
+async fn a_mended_relay_is_tried_at_once_and_by_who_knows_it(w: World) {
+    let before = put(&w, "smtp://a").await;
+    w.relay_failed(before, "connection refused", 300_000, at(0))
+        .await
+        .unwrap();
+    let reweighed = w
+        .put_relay(
+            "r",
+            &RelaySpec {
+                weight: 5,
+                ..RelaySpec::of("smtp://a")
+            },
+            at(1),
+        )
+        .await
+        .unwrap();
+    assert!(row(&w, before.id, "").await.suspended_until > Some(at(2)), "its address is still the same");
+    let at_weight = RelayAt {
+        id: reweighed.id,
+        version: reweighed.version,
+    };
+    assert!(!w.try_probe(at_weight, 7, at(60_000), at(2)).await.unwrap());
+
+    let now = w.put_relay("r", &RelaySpec::of("smtp://b"), at(3)).await.unwrap();
+    let now = RelayAt {
+        id: now.id,
+        version: now.version,
+    };
+    assert!(!w.try_probe(at_weight, 7, at(60_000), at(3)).await.unwrap(), "it would try the old address");
+    assert_eq!(
+        w.relay_failed(at_weight, "connection refused", 9_000, at(3))
+            .await
+            .unwrap(),
+        0,
+        "that was the old one"
+    );
+    assert!(w.try_probe(now, 8, at(60_000), at(3)).await.unwrap());
+
+    w.pause_relay("r", Some("why"), at(4)).await.unwrap();
+    w.pause_relay("r", None, at(5)).await.unwrap();
+    let resumed = RelayAt {
+        version: now.version + 2,
+        ..now
+    };
+    assert!(w.try_probe(resumed, 7, at(60_000), at(5)).await.unwrap(), "whoever resumes it wants to see it try");
 }

@@ -6,7 +6,7 @@ use hikyaku::clock::Clock as _;
 use hikyaku::domain::ledger::Ask;
 use hikyaku::domain::relay::RelaySpec;
 use hikyaku::sink::{Act, At, Script, Sink, SinkHandle, SinkOptions};
-use hikyaku::store::pacing::Slower;
+use hikyaku::store::pacing::{RelayAt, Slower};
 use reqwest::{Method, StatusCode};
 
 use super::app::{App, EMAIL, PASSWORD, browser, location};
@@ -315,7 +315,7 @@ async fn what_workers_learnt_about_a_relay_is_seen() {
         }
         assert!(app.page("/relays/primary").await.contains("Nothing goes there until"));
         app.store
-            .relay_failed(id, "connection refused", 5_000, now)
+            .relay_failed(RelayAt { id, version: 1 }, "connection refused", 5_000, now)
             .await
             .unwrap();
         let page = app.page("/relays").await;
