@@ -58,6 +58,16 @@ impl Bucket {
         }
     }
 
+    /// As [`Bucket::of`], for a quota that was changed: the hour and the day have the permits at hand again.
+    #[must_use]
+    pub fn instead_of(old: &Self, quota: Quota) -> Self {
+        Self {
+            used: old.used,
+            unused: old.unused + old.slices.iter().map(|s| s.n).sum::<i64>(),
+            ..Self::of(quota)
+        }
+    }
+
     /// Whether a permit is due now.
     ///
     /// # Errors
@@ -245,6 +255,20 @@ mod tests {
         paced.put_back(0, 5);
         assert_eq!(paced.due(5), Err(None), "its moment is over");
         assert_eq!(paced.ask("", 9, 0, 5).map(|ask| (ask.n, ask.unused)), Some((1, 1)));
+    }
+
+    #[test]
+    fn a_changed_quota_gives_back_what_was_dealt_out_under_the_old_one() {
+        let daily = |n| Quota {
+            per_day: Some(n),
+            ..Quota::default()
+        };
+        let mut old = Bucket::of(daily(20));
+        old.granted(&grant(20, 0));
+        old.take();
+        let mut new = Bucket::instead_of(&old, daily(40));
+        assert_eq!(new.due(1), Err(None));
+        assert_eq!(new.ask("", 100, 0, 1).map(|ask| ask.unused), Some(19));
     }
 
     #[test]

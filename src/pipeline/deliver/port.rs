@@ -522,12 +522,13 @@ impl Port {
     }
 }
 
-/// A changed quota begins without permits: those at hand were dealt out under the old one.
+/// A changed quota begins without permits: those at hand were dealt out under the old one, and are given back.
 fn requote(bucket: &mut Option<Bucket>, quota: Quota) {
-    if quota.is_none() {
-        *bucket = None;
-    } else if bucket.as_ref().is_none_or(|b| b.quota != quota) {
-        *bucket = Some(Bucket::of(quota));
+    match bucket {
+        _ if quota.is_none() => *bucket = None,
+        Some(old) if old.quota == quota => {}
+        Some(old) => *bucket = Some(Bucket::instead_of(old, quota)),
+        None => *bucket = Some(Bucket::of(quota)),
     }
 }
 
