@@ -34,6 +34,8 @@ pub enum Act {
     Say(Vec<u8>),
     /// As `Say`, and closed after it.
     SayAndClose(Vec<u8>),
+    /// As `Say`, and reset after it.
+    SayAndReset(Vec<u8>),
     /// As `Say`, a byte at a time.
     Drip(Vec<u8>, Duration),
     Close,

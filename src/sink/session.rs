@@ -355,6 +355,10 @@ impl Session {
                 self.next = Some(Step::Close);
                 bytes
             }
+            Some(Act::SayAndReset(bytes)) => {
+                self.next = Some(Step::Reset);
+                bytes
+            }
             Some(Act::SayAndHang(bytes)) => {
                 self.next = Some(Step::Hang);
                 bytes

@@ -18,19 +18,26 @@ fn is_the_relays_failure(failure: &Failure) {
     assert_eq!(v.class, "network", "{failure}");
 }
 
-#[tokio::test]
-async fn nobody_listens() {
+/// A port at which nobody listens: the answer is a reset.
+pub(super) async fn refused() -> Failure {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let relay = RelayConfig::clear("127.0.0.1", listener.local_addr().unwrap().port());
     drop(listener);
-    let failure = open(&relay).await.err().unwrap();
+    open(&relay).await.err().unwrap()
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let failure = refused().await;
     assert!(matches!(failure.cause, Cause::Io(_)), "{failure}");
     is_the_relays_failure(&failure);
 }
 
+/// The patience of [`unanswered`].
+const CONNECT_MAX: Duration = Duration::from_millis(300);
+
 /// A listener whose queue is full answers no SYN, as a host behind a wall does.
-#[tokio::test]
-async fn nobody_answers() {
+pub(super) async fn unanswered() -> Failure {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     // Linux queues one more than it is told.
@@ -41,9 +48,14 @@ async fn nobody_answers() {
         TcpStream::connect(address).await.unwrap(),
     ];
     let mut relay = RelayConfig::clear("127.0.0.1", address.port());
-    relay.timeouts.connect = Duration::from_millis(300);
-    let failure = open(&relay).await.err().unwrap();
-    assert_eq!(failure.cause, Cause::Timeout(Duration::from_millis(300)), "{failure}");
+    relay.timeouts.connect = CONNECT_MAX;
+    open(&relay).await.err().unwrap()
+}
+
+#[tokio::test]
+async fn nobody_answers() {
+    let failure = unanswered().await;
+    assert_eq!(failure.cause, Cause::Timeout(CONNECT_MAX), "{failure}");
     is_the_relays_failure(&failure);
 }
 
