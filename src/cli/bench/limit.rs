@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::super::exit::{Exit, Failed, Outcome};
-use super::super::terminal::{Colour, mark, note, number, say, table};
+use super::super::exit::{Failed, Outcome};
+use super::super::terminal::{note, number, say, table};
 use super::nodes::Nodes;
+use super::report::judge;
 use crate::config::SecretUrl;
 use crate::domain::ledger::{LATE_US_MAX, period_us};
 use crate::sink::{Sink, SinkHandle, SinkOptions};
@@ -124,22 +125,7 @@ pub(super) async fn run(args: &Limit) -> Outcome {
         &[0, 1, 2, 3, 4],
         &rows,
     ));
-    Ok(tell(&checks))
-}
-
-/// Says what is as it should be.
-pub(super) fn tell(checks: &[(bool, String)]) -> Exit {
-    for (is_good, text) in checks {
-        let word = match is_good {
-            true => mark("ok  ", Colour::Green),
-            false => mark("FAIL", Colour::Red),
-        };
-        say(format_args!("  {word}  {text}"));
-    }
-    match checks.iter().all(|(is_good, _)| *is_good) {
-        true => Exit::Done,
-        false => Exit::Failed,
-    }
+    Ok(judge(&checks))
 }
 
 /// A database that somebody works with must not send its mail to a benchmark.

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 use super::super::exit::{Failed, Outcome};
 use super::super::sink::duration;
 use super::super::terminal::{note, number, say};
-use super::limit::tell;
 use super::nodes::Nodes;
+use super::report::judge;
 use crate::domain::relay::RelaySpec;
 use crate::sink::{Act, At, Script, Sink, SinkHandle, SinkOptions};
 
@@ -94,7 +94,7 @@ pub(super) async fn run(args: &Relays) -> Outcome {
     kept.sort_by(f64::total_cmp);
     let median = kept[kept.len() / 2];
     say(format_args!("{} messages counted at the two", number(n as i64)));
-    Ok(tell(&[
+    Ok(judge(&[
         (
             median >= KEPT_MIN,
             format!(

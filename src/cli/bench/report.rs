@@ -71,7 +71,12 @@ pub(super) fn tell(args: &Smtp, parties: &[Party], rounds: &[Vec<Slice>]) -> Exi
     ];
     say(table(&head, &[1, 2, 3, 4, 5, 6], &rows));
     say("(medians of the rounds, and the least and the most)\n");
-    for (is_good, text) in &checks {
+    judge(&checks)
+}
+
+/// Says what is as it should be, and what is not.
+pub(super) fn judge(checks: &[(bool, String)]) -> Exit {
+    for (is_good, text) in checks {
         let word = match is_good {
             true => mark("ok  ", Colour::Green),
             false => mark("FAIL", Colour::Red),
