@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use hikyaku::domain::message::MessageStatus;
-use hikyaku::sink::{Sink, SinkOptions};
-use hikyaku::smtp::{Connection, Envelope, Failure, Finished, Mail, RelayConfig, Reply, TlsContext};
+use hikyaku::sink::{Extensions, Sink, SinkOptions, SinkTls};
+use hikyaku::smtp::{
+    AuthMethod, Connection, Credentials, Envelope, Failure, Finished, Mail, RelayConfig, Reply, TlsContext, TlsMode,
+};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
+use super::auth_and_tls::certificate;
 use super::{BODY, envelope, status, without_pipelining};
 
 /// A stream that breaks after so many bytes.
@@ -104,8 +107,54 @@ impl AsyncRead for Cut {
     }
 }
 
+/// What a relay offers, and what we were told about it.
+struct Way {
+    name: &'static str,
+    options: SinkOptions,
+    relay: RelayConfig,
+}
+
+impl Way {
+    fn new(name: &'static str, options: SinkOptions) -> Self {
+        let relay = RelayConfig::clear("127.0.0.1", 25);
+        Self { name, options, relay }
+    }
+
+    /// One that asks for a password, by one mechanism.
+    fn with_password(name: &'static str, auth: AuthMethod) -> Self {
+        let options = SinkOptions {
+            require_auth: Some(("anna".into(), "secret".into())),
+            extensions: Extensions {
+                auth: name.into(),
+                ..Extensions::default()
+            },
+            ..SinkOptions::default()
+        };
+        let mut way = Self::new(name, options);
+        way.relay.auth = auth;
+        way.relay.credentials = Some(Credentials {
+            user: "anna".into(),
+            password: "secret".into(),
+        });
+        way
+    }
+
+    /// One that encrypts, and asks for a password then.
+    fn encrypted() -> Self {
+        let (pem, root) = certificate("localhost");
+        let mut way = Self::with_password("PLAIN", AuthMethod::Plain);
+        way.options.tls = SinkTls::StartTls(pem);
+        way.relay.host = "localhost".into();
+        way.relay.tls = TlsMode::StartTls;
+        way.relay.extra_roots = vec![root];
+        way
+    }
+}
+
 struct Run {
     result: Result<Finished, Failure>,
+    /// Bytes that had left when the relay waited for the content.
+    begun: Option<usize>,
     written: usize,
     read: usize,
     /// How many messages the relay really took.
@@ -113,9 +162,9 @@ struct Run {
 }
 
 /// A session of one message, or of one with another begun behind it.
-async fn run(options: SinkOptions, with_next: bool, may_write: usize, may_read: usize) -> Run {
-    let relay = RelayConfig::clear("127.0.0.1", 25);
-    let tls = TlsContext::new(&relay).unwrap();
+async fn run(way: &Way, with_next: bool, may_write: usize, may_read: usize) -> Run {
+    let relay = &way.relay;
+    let tls = TlsContext::new(relay).unwrap();
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let counts = Arc::new(Counts::default());
     let stream = Cut {
@@ -125,14 +174,16 @@ async fn run(options: SinkOptions, with_next: bool, may_write: usize, may_read: 
         still_hears: false,
         counts: Arc::clone(&counts),
     };
-    let sink = Sink::new(options).unwrap();
+    let sink = Sink::new(way.options.clone()).unwrap();
     let served = tokio::spawn({
         let sink = sink.clone();
         async move { sink.serve(theirs).await }
     });
+    let mut begun = None;
     let result = async {
-        let mut connection = Connection::establish(stream, &relay, &tls, "test.example").await?;
+        let mut connection = Connection::establish(stream, relay, &tls, "test.example").await?;
         connection.begin(&envelope("anna@example.org"), BODY.len()).await?;
+        begun = Some(counts.written.load(Ordering::Relaxed));
         let next = envelope("bo@example.org");
         Ok(connection.finish(BODY, with_next.then_some((&next, BODY.len()))).await)
     }
@@ -141,6 +192,7 @@ async fn run(options: SinkOptions, with_next: bool, may_write: usize, may_read: 
     let taken = sink.stats().accepted;
     Run {
         result,
+        begun,
         written: counts.written.load(Ordering::Relaxed),
         read: counts.read.load(Ordering::Relaxed),
         taken,
@@ -163,25 +215,72 @@ fn judge(run: &Run, end_of_data: usize, case: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_cut_at_any_byte_ends_in_the_right_outcome() {
-    type Make = fn() -> SinkOptions;
-    let servers: [(&str, Make); 2] = [("pipelining", SinkOptions::default), ("one by one", without_pipelining)];
-    for (server, options) in servers {
-        let alone = run(options(), false, usize::MAX, usize::MAX).await;
-        assert_eq!((alone.taken, alone.result.is_ok()), (1, true));
+    let ways = [
+        Way::new("pipelining", SinkOptions::default()),
+        Way::new("one by one", without_pipelining()),
+        Way::with_password("PLAIN", AuthMethod::Plain),
+        Way::with_password("LOGIN", AuthMethod::Login),
+        Way::with_password("XOAUTH2", AuthMethod::XOAuth2),
+    ];
+    for way in ways {
+        let alone = run(&way, false, usize::MAX, usize::MAX).await;
+        assert_eq!((alone.taken, alone.result.is_ok()), (1, true), "{}", way.name);
         // Nothing is written after the end of data when no message follows.
         let end_of_data = alone.written;
         for with_next in [false, true] {
-            let whole = run(options(), with_next, usize::MAX, usize::MAX).await;
+            let whole = run(&way, with_next, usize::MAX, usize::MAX).await;
             for n in 0..=whole.written {
-                let cut = run(options(), with_next, n, usize::MAX).await;
-                judge(&cut, end_of_data, &format!("{server}, next: {with_next}, cut after {n} bytes written"));
+                let cut = run(&way, with_next, n, usize::MAX).await;
+                judge(&cut, end_of_data, &format!("{}, next: {with_next}, cut after {n} bytes written", way.name));
             }
             for n in 0..=whole.read {
-                let cut = run(options(), with_next, usize::MAX, n).await;
-                judge(&cut, end_of_data, &format!("{server}, next: {with_next}, cut after {n} bytes read"));
+                let cut = run(&way, with_next, usize::MAX, n).await;
+                judge(&cut, end_of_data, &format!("{}, next: {with_next}, cut after {n} bytes read", way.name));
             }
         }
     }
+}
+
+/// Where a record breaks off, nobody but the relay can tell how much of the content it can read: from the content's first byte to the
+/// end of data the message may be in doubt, and nothing else.
+fn judge_encrypted(run: &Run, end_of_data: usize, case: &str) {
+    let this = match &run.result {
+        Ok(finished) => finished.this.clone(),
+        Err(failure) => Err(failure.clone()),
+    };
+    match status(&this) {
+        MessageStatus::Sent => assert!(run.written >= end_of_data && run.taken == 1, "{case}: a false sent"),
+        MessageStatus::Uncertain => assert!(run.begun.is_some(), "{case}: uncertain before there was any content"),
+        MessageStatus::Deferred => {
+            assert!(run.written < end_of_data, "{case}: deferred, and the end of data was out");
+            assert_eq!(run.taken, 0, "{case}: deferred, and it was taken");
+        }
+        other => panic!("{case}: {other}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encrypted_session_cut_at_any_byte_never_says_what_is_not_so() {
+    let way = Way::encrypted();
+    let whole = run(&way, false, usize::MAX, usize::MAX).await;
+    assert_eq!((whole.taken, whole.result.is_ok()), (1, true), "{:?}", whole.result);
+    let again = run(&way, false, usize::MAX, usize::MAX).await;
+    assert_eq!(again.written, whole.written, "what we write is as long each time");
+    for n in 0..whole.written {
+        let cut = run(&way, false, n, usize::MAX).await;
+        assert_eq!(cut.taken, 0, "cut after {n} bytes written: the last record is not whole");
+        judge_encrypted(&cut, whole.written, &format!("cut after {n} bytes written"));
+    }
+    // A signature of the relay's may be a byte longer the next time.
+    let (mut n_sent, mut n_uncertain) = (0, 0);
+    for n in 0..=whole.read + 8 {
+        let cut = run(&way, false, usize::MAX, n).await;
+        judge_encrypted(&cut, whole.written, &format!("cut after {n} bytes read"));
+        let is_sent = cut.result.as_ref().is_ok_and(|finished| finished.this.is_ok());
+        n_sent += usize::from(is_sent);
+        n_uncertain += usize::from(cut.taken == 1 && !is_sent);
+    }
+    assert!(n_sent >= 4 && n_uncertain > 30, "sent {n_sent}, taken without a reply {n_uncertain}");
 }
 
 /// One window behind a first message.
