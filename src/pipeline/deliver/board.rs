@@ -438,10 +438,11 @@ impl Board {
     /// Permits that will not be used any more, by relay.
     #[must_use]
     pub fn leftovers(&self) -> Vec<(i64, Vec<Ask>)> {
+        let now_us = self.clock.now().0 * 1_000;
         let mut state = self.state();
         let ports = state.ports.iter_mut();
         ports
-            .map(|p| (p.terms.relay_id, p.leftovers()))
+            .map(|p| (p.terms.relay_id, p.leftovers(now_us)))
             .filter(|(_, asks)| !asks.is_empty())
             .collect()
     }

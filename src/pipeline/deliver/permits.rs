@@ -35,6 +35,8 @@ pub struct Bucket {
     unused: i64,
     again_us: i64,
     is_asking: bool,
+    /// When the last ask was made: what is at hand counts in the hour and the day of that time, or of an earlier one.
+    asked_us: i64,
     pub used_up: Option<(Span, Timestamp)>,
 }
 
@@ -54,6 +56,7 @@ impl Bucket {
             unused: 0,
             again_us: 0,
             is_asking: false,
+            asked_us: 0,
             used_up: None,
         }
     }
@@ -63,6 +66,7 @@ impl Bucket {
     pub fn instead_of(old: &Self, quota: Quota) -> Self {
         Self {
             used: old.used,
+            asked_us: old.asked_us,
             unused: old.unused + old.slices.iter().map(|s| s.n).sum::<i64>(),
             ..Self::of(quota)
         }
@@ -73,7 +77,7 @@ impl Bucket {
     /// # Errors
     /// When the next one at hand falls due; `None` when there is none at hand.
     pub fn due(&mut self, now_us: i64) -> Result<(), Option<i64>> {
-        self.drop_late(now_us);
+        self.drop_old(now_us);
         match self.slices.front() {
             Some(slice) if slice.next_us <= now_us => Ok(()),
             Some(slice) => Err(Some(slice.next_us)),
@@ -96,11 +100,7 @@ impl Bucket {
     /// Brings one back that was taken at `taken_us` and came to nothing. With a pace its moment is over, and only the hour and the
     /// day have it again; those of an hour or a day that is over are gone.
     pub fn put_back(&mut self, taken_us: i64, now_us: i64) {
-        let span = match self.quota.per_hour {
-            Some(_) => Span::Hour,
-            None => Span::Day,
-        };
-        if now_us / 1_000 >= span.end(Timestamp(taken_us / 1_000)).0 {
+        if self.is_over(taken_us, now_us) {
             return;
         }
         self.used = (self.used - 1).max(0);
@@ -118,7 +118,7 @@ impl Bucket {
     /// What to ask for, with so many messages waiting and so many connections free. `None` when there is enough at hand, or it
     /// is too early.
     pub fn ask(&mut self, lane: &str, waiting: usize, free: usize, now_us: i64) -> Option<Ask> {
-        self.drop_late(now_us);
+        self.drop_old(now_us);
         if self.is_asking || now_us < self.again_us || waiting == 0 {
             return None;
         }
@@ -129,12 +129,14 @@ impl Bucket {
             return None;
         }
         self.is_asking = true;
+        self.asked_us = now_us;
         self.used = 0;
         Some(self.asking(lane, want))
     }
 
     /// The permits that will not be used, to be given back.
-    pub fn leftover(&mut self, lane: &str) -> Option<Ask> {
+    pub fn leftover(&mut self, lane: &str, now_us: i64) -> Option<Ask> {
+        self.drop_old(now_us);
         self.unused += self.slices.drain(..).map(|s| s.n).sum::<i64>();
         let is_counted = self.quota.per_hour.is_some() || self.quota.per_day.is_some();
         (self.unused > 0 && is_counted && !self.is_asking).then(|| self.asking(lane, 0))
@@ -178,7 +180,23 @@ impl Bucket {
         }
     }
 
-    fn drop_late(&mut self, now_us: i64) {
+    /// Whether the hour or the day in which something was dealt out has ended since.
+    fn is_over(&self, dealt_us: i64, now_us: i64) -> bool {
+        let span = match (self.quota.per_hour, self.quota.per_day) {
+            (Some(_), _) => Span::Hour,
+            (None, Some(_)) => Span::Day,
+            (None, None) => return false,
+        };
+        now_us / 1_000 >= span.end(Timestamp(dealt_us / 1_000)).0
+    }
+
+    /// Lets go of what may not be used any more: it was dealt out for an hour or a day that is over, or its moment is.
+    fn drop_old(&mut self, now_us: i64) {
+        if self.is_over(self.asked_us, now_us) {
+            self.slices.clear();
+            self.unused = 0;
+            return;
+        }
         let Some(period) = self.quota.period_us else { return };
         while let Some(slice) = self.slices.front_mut() {
             let late = (now_us - LATE_US_MAX - slice.next_us).max(0);
@@ -226,7 +244,7 @@ mod tests {
         assert_eq!(bucket.due(110_001 + LATE_US_MAX), Ok(()));
         bucket.take();
         assert_eq!(bucket.due(120_000), Err(None));
-        assert_eq!(bucket.leftover("").map(|ask| (ask.n, ask.unused)), Some((0, 1)));
+        assert_eq!(bucket.leftover("", 120_000).map(|ask| (ask.n, ask.unused)), Some((0, 1)));
     }
 
     #[test]
@@ -272,10 +290,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pace_a_permit_stays_good() {
+    fn without_a_pace_a_permit_stays_good_until_its_hour_is_over() {
+        let hour_us = 3_600_000_000;
         let mut bucket = bucket(None);
+        assert!(bucket.ask("", 2, 0, 1).is_some());
         bucket.granted(&grant(2, 1));
-        assert_eq!(bucket.due(i64::MAX / 2), Ok(()));
+        assert_eq!(bucket.due(hour_us - 1), Ok(()));
+        bucket.take();
+        assert_eq!(bucket.due(hour_us), Err(None), "the next hour's have to be asked for");
+        assert_eq!(bucket.leftover("", hour_us), None, "and the next hour is given nothing back");
+        assert_eq!(bucket.ask("", 2, 0, hour_us).map(|ask| ask.unused), Some(0));
     }
 
     #[test]

@@ -383,10 +383,10 @@ impl Port {
     }
 
     /// What was not used and counts in an hour or a day.
-    pub fn leftovers(&mut self) -> Vec<Ask> {
-        let own = self.bucket.as_mut().and_then(|b| b.leftover(""));
+    pub fn leftovers(&mut self, now_us: i64) -> Vec<Ask> {
+        let own = self.bucket.as_mut().and_then(|b| b.leftover("", now_us));
         let lanes = self.gates.iter_mut();
-        let of_lanes = lanes.filter_map(|(lane, gate)| gate.bucket.as_mut().and_then(|b| b.leftover(lane)));
+        let of_lanes = lanes.filter_map(|(lane, gate)| gate.bucket.as_mut().and_then(|b| b.leftover(lane, now_us)));
         own.into_iter().chain(of_lanes).collect()
     }
 
