@@ -7,7 +7,7 @@
 //!                                               │   ┌──────────────────────────────────────────────┐
 //!                                               ▼   ▼                                              │
 //!                     commit(outcome of the one before, intent of this one)                        │
-//!                                               │                                                  │
+//!                                               │     beside it: permit, take, compose the next one│
 //!                       content, end of data, MAIL RCPT DATA of the next one  ── one round trip ───┘
 //!
 //!   With CHUNKING, once the first message has shown how the relay answers:
@@ -43,7 +43,8 @@ use crate::smtp::tls::TlsContext;
 pub struct Relay {
     pub config: RelayConfig,
     pub tls: TlsContext,
-    /// Between two connections that are opened: a relay that closes each one at once would eat this machine's ports.
+    /// Between two connections that are opened, but for each slot's first: a relay that closes each one at once would eat this
+    /// machine's ports.
     pub opening: Pace,
     /// What people call it, and under which number it stands in message rows.
     pub name: Arc<str>,

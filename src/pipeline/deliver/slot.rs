@@ -57,6 +57,8 @@ pub struct Slot {
     deps: Arc<SlotDeps>,
     seat: Seat,
     connection: Option<Connection>,
+    /// Whether it has opened a connection yet: the first one waits for nobody.
+    has_opened: bool,
     backoff: Duration,
 }
 
@@ -87,6 +89,7 @@ impl Slot {
             deps,
             seat,
             connection: None,
+            has_opened: false,
             backoff: BACKOFF_FIRST,
         }
     }
@@ -233,8 +236,11 @@ impl Slot {
             self.close().await;
         }
         let deps = Arc::clone(&self.deps);
+        let is_first = !std::mem::replace(&mut self.has_opened, true);
         let open = async {
-            deps.relay.opening.ready().await;
+            if !is_first {
+                deps.relay.opening.ready().await;
+            }
             Connection::open(&deps.relay.config, &deps.relay.tls).await
         };
         let opened = tokio::select! {

@@ -36,13 +36,12 @@ impl Slot {
         let mut at_hand = vec![parcel];
         let mut ended = Vec::new();
         loop {
-            // Before the commit: behind it nothing may wait, or the lease might end before the end of data.
             self.fill(&mut at_hand, connection.window()).await;
-            let next = match connection.takes_next() {
-                true => self.next_parcel_now().await,
-                false => None,
-            };
-            at_hand = self.commit(std::mem::take(&mut ended), at_hand).await;
+            // The next message is composed while the commit runs: the round trip waits for the longer of the two.
+            let committed = self.commit(std::mem::take(&mut ended), &at_hand);
+            let ((), next) = tokio::join!(committed, self.next_of(&connection));
+            // Behind this nothing may wait, or the lease might end before the end of data.
+            at_hand = self.let_go(at_hand).await;
             if at_hand.is_empty() {
                 if let Some(next) = next {
                     self.put_back(&next.item);
@@ -62,7 +61,7 @@ impl Slot {
                 (Some(Ok(())), Some(next)) => at_hand = vec![next],
                 (Some(Err(failure)), Some(next)) => {
                     self.keep(connection);
-                    self.commit(ended, vec![]).await;
+                    self.commit(ended, &[]).await;
                     return self.refused(&next.item, &failure).await;
                 }
                 _ => {
@@ -71,7 +70,7 @@ impl Slot {
                     }
                     if at_hand.is_empty() {
                         self.keep(connection);
-                        self.commit(ended, vec![]).await;
+                        self.commit(ended, &[]).await;
                         if let Some(failure) = trouble {
                             self.back_off(&failure).await;
                         }
@@ -102,6 +101,14 @@ impl Slot {
                 self.refused(&parcel.item, &failure).await;
                 None
             }
+        }
+    }
+
+    /// The message to begin behind the content of the one at hand, if the connection takes one.
+    async fn next_of(&self, connection: &Connection) -> Option<Parcel> {
+        match connection.takes_next() {
+            true => self.next_parcel_now().await,
+            false => None,
         }
     }
 
@@ -147,11 +154,10 @@ impl Slot {
         Ended { item, outcome }
     }
 
-    /// Makes the outcomes of the messages before and the intents of those at hand durable, in one commit. Returns those that may go
-    /// out: the others' jobs were stopped or lost, or the lease is about to end, and they were put back.
-    async fn commit(&self, ended: Vec<Ended>, at_hand: Vec<Parcel>) -> Vec<Parcel> {
+    /// Makes the outcomes of the messages before and the intents of those at hand durable, in one commit.
+    async fn commit(&self, ended: Vec<Ended>, at_hand: &[Parcel]) {
         if ended.is_empty() && at_hand.is_empty() {
-            return at_hand;
+            return;
         }
         let mut entries = Vec::with_capacity(ended.len() + at_hand.len());
         let mut tails = Vec::with_capacity(ended.len());
@@ -180,6 +186,11 @@ impl Slot {
         for (parcel, answer) in at_hand.iter().zip(&mut answers) {
             self.heed(&parcel.item, answer);
         }
+    }
+
+    /// Of the messages whose intents were committed, those that may go out: the others' jobs were stopped or lost, or the lease is
+    /// about to end, and they are put back.
+    async fn let_go(&self, at_hand: Vec<Parcel>) -> Vec<Parcel> {
         let now = self.deps.clock.now();
         let holds = self.deps.lease.holds(now);
         let (go, stay): (Vec<_>, Vec<_>) = at_hand.into_iter().partition(|p| holds && may_go(&p.item, now));
