@@ -16,6 +16,17 @@ macro_rules! point {
     };
 }
 
+/// Whether a process is to die at one of these points: where only one of two ways has them, that one is taken. Never in a release.
+macro_rules! armed {
+    ($($name:literal),+) => {{
+        #[cfg(feature = "failpoints")]
+        let is_armed = $crate::failpoint::is_any_armed(&[$($name),+]);
+        #[cfg(not(feature = "failpoints"))]
+        let is_armed = false;
+        is_armed
+    }};
+}
+
 /// Reads `FAILPOINTS`. The points are armed for as long as the value lives.
 #[cfg(feature = "failpoints")]
 pub fn arm() -> fail::FailScenario<'static> {
@@ -27,6 +38,12 @@ pub fn arm() -> fail::FailScenario<'static> {
 pub fn is_reached(name: &str) -> bool {
     fail::fail_point!(name, |_| true);
     false
+}
+
+/// Whether any of these points was named in `FAILPOINTS`.
+#[cfg(feature = "failpoints")]
+pub fn is_any_armed(names: &[&str]) -> bool {
+    fail::list().iter().any(|(name, _)| names.contains(&name.as_str()))
 }
 
 /// As when somebody else kills: nothing is flushed, nothing is dropped.

@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, Sq
 use tokio::sync::watch;
 
 use super::footing::Footing as _;
-use super::{HEART_MAX, Purpose, REQUEST_MAX, Result, StoreError, Stores, WORK_MAX, claim_sql, schema};
+use super::{HEART_MAX, Purpose, REQUEST_MAX, Result, StoreError, Stores, WORK_MAX, claim_sql, group, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -29,6 +29,8 @@ use sql::Connection;
 const BEGIN: &str = "BEGIN IMMEDIATE";
 const BEGIN_SNAPSHOT: &str = "BEGIN";
 const CLAIM: &str = claim_sql!("");
+/// The usual group commit, which begins and ends by itself.
+const GROUP: &str = group::AT_ONCE_ON_SQLITE;
 /// A copied file cannot be told from the one it was copied from; the copies of `hikyaku backup` say it themselves.
 const BIRTHMARK: Option<&str> = None;
 /// The file is on this machine.

@@ -12,6 +12,7 @@ pub mod dkim;
 pub mod error;
 pub mod fan_out;
 pub mod footing;
+pub mod group;
 pub mod intake;
 pub mod library;
 pub mod lock;

@@ -10,7 +10,7 @@ use sqlx::{ConnectOptions as _, Executor as _};
 use tokio::sync::watch;
 
 use super::footing::Footing as _;
-use super::{HEART_MAX, Purpose, REQUEST_MAX, Result, StoreError, Stores, WORK_MAX, claim_sql, schema};
+use super::{HEART_MAX, Purpose, REQUEST_MAX, Result, StoreError, Stores, WORK_MAX, claim_sql, group, schema};
 
 #[path = "sql/mod.rs"]
 mod sql;
@@ -22,6 +22,8 @@ use sql::Connection;
 const BEGIN: &str = "BEGIN";
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 const CLAIM: &str = claim_sql!("FOR UPDATE SKIP LOCKED");
+/// The usual group commit, which begins and ends by itself.
+const GROUP: &str = group::AT_ONCE_ON_POSTGRES;
 /// A table that was made anew by a restored dump has another number; a failover, a restart and an upgrade in place keep it.
 const BIRTHMARK: Option<&str> =
     Some("-- birthmark_here\n SELECT CAST(CAST(CAST('jobs' AS regclass) AS oid) AS text) AS mark");

@@ -32,9 +32,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use pool::{Connection, Pool, Transaction};
+pub use pool::{Connection, Pool, Transaction, Whole};
 
-use super::{ANSWER_MAX, BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, Brake, CLAIM, Db, EXCLUSIVE, Raw, TIME, notify};
+use super::{ANSWER_MAX, BEGIN, BEGIN_SNAPSHOT, BIRTHMARK, Brake, CLAIM, Db, EXCLUSIVE, GROUP, Raw, TIME, notify};
 use crate::store::{Result, Store, StoreError};
 
 /// Times that a step is repeated when another transaction was in its way. Each time one of the two gets
@@ -69,6 +69,11 @@ impl SqlStore {
 
     async fn begin(&self) -> Result<Transaction> {
         Ok(self.writer.begin_with(BEGIN).await?)
+    }
+
+    /// For one text that begins and commits by itself.
+    async fn whole(&self) -> Result<Whole> {
+        Ok(self.writer.whole().await?)
     }
 
     /// A transaction whose statements all see the database as it was at the first of them.

@@ -75,6 +75,9 @@ pub struct Connection {
 /// A transaction. Rolled back unless it is committed.
 pub struct Transaction(Connection);
 
+/// A connection for one text that begins and commits a transaction by itself. Rolled back unless it is said that it went well.
+pub struct Whole(Connection);
+
 impl Pool {
     /// `size` connections at most, opened when they are needed. `limit` is for each statement, and for each transaction as a
     /// whole.
@@ -130,11 +133,23 @@ impl Pool {
                     connection.state.in_transaction = true;
                     return Ok(Transaction(connection));
                 }
-                // It died while it was idle; the others most likely as well. Nothing has been done yet.
+                // It died while it was idle. Nothing has been done yet.
                 Err(_) if connection.is_reused && connection.is_over() => self.home.forget_idle(),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// A connection for one text that is a transaction by itself. Whether it is alive is not asked: the text is to be one that may
+    /// be repeated.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub async fn whole(&self) -> sqlx::Result<Whole> {
+        let mut connection = self.take(false).await?;
+        connection.deadline = Some(Instant::now() + self.limit);
+        connection.state.in_transaction = true;
+        Ok(Whole(connection))
     }
 
     async fn take(&self, is_asked: bool) -> sqlx::Result<Connection> {
@@ -277,6 +292,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let is_over = self.is_over();
+        if self.is_reused && self.state.is_broken {
+            // It died while it was idle; the others most likely as well.
+            self.home.forget_idle();
+        }
         let Some(live) = self.live.take() else { return };
         if is_over {
             // Dropped is closed. A statement that still runs in this process is to stop.
@@ -320,6 +339,27 @@ impl Transaction {
         self.0.say("ROLLBACK").await?;
         self.0.state.in_transaction = false;
         Ok(())
+    }
+}
+
+impl Whole {
+    /// The text went through to its end: the connection is as it was.
+    pub fn done(mut self) {
+        self.0.state.in_transaction = false;
+    }
+}
+
+impl Deref for Whole {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0
+    }
+}
+
+impl DerefMut for Whole {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0
     }
 }
 

@@ -1,6 +1,5 @@
 //! Recording what became of messages: the group commit, counters, attempts. Never decides an outcome.
 
-use hikyaku::domain::counts::Counts;
 use hikyaku::domain::id::MessageId;
 use hikyaku::domain::job::{JobKind, Lease, Stop};
 use hikyaku::domain::message::{MessageStatus, Outcome, ReplyNote};
@@ -31,31 +30,37 @@ contract! {
     unknown_jobs_and_broadcasts_are_errors_not_panics,
 }
 
+/// Messages that were all sent are written in one go, and others step by step: both come to the same.
+const WAYS: [MessageStatus; 2] = [MessageStatus::Sent, MessageStatus::Failed];
+
 async fn a_group_commit_answers_for_each_job_and_a_fenced_one_spoils_no_other(w: World) {
-    let id = w.ready_broadcast(1, 9, 3).await;
-    let worker = w.worker(at(0)).await;
-    let jobs = w.claim(worker, JobKind::Deliver, 3, at(0)).await.unwrap();
-    let stale = Lease {
-        epoch: jobs[1].lease.epoch - 1,
-        ..jobs[1].lease
-    };
-    let batch: Vec<Progress> = [jobs[0].lease, stale, jobs[2].lease]
-        .into_iter()
-        .map(|lease| progress(lease, vec![sent(0, at(1)), sent(2, at(1))], &[1]))
-        .collect();
-    let acks = w.commit_progress(&batch, at(1)).await.unwrap();
-    assert_eq!(acks, [Ack::Durable { stop: None }, Ack::Fenced, Ack::Durable { stop: None }]);
-    let expected = Counts {
-        queued: 5,
-        sent: 4,
-        ..Counts::default()
-    };
-    assert_eq!(w.show(&id).await.counts, expected);
-    assert_eq!(w.recount(&id).await.unwrap(), expected);
-    let inflight = w
-        .sql("SELECT inflight FROM jobs WHERE kind = 'deliver' ORDER BY seq")
-        .await;
-    assert_eq!(inflight, ["[1]", "[]", "[1]"]);
+    for (n, last) in (1..).zip(WAYS) {
+        let id = w.ready_broadcast(n, 9, 3).await;
+        let worker = w.worker(at(0)).await;
+        let jobs = w.claim(worker, JobKind::Deliver, 3, at(0)).await.unwrap();
+        let stale = Lease {
+            epoch: jobs[1].lease.epoch - 1,
+            ..jobs[1].lease
+        };
+        let lines = || {
+            let last = settled(2, MessageStatus::Queued, last, 1, at(1));
+            vec![sent(0, at(1)), last]
+        };
+        let batch: Vec<Progress> = [jobs[0].lease, stale, jobs[2].lease]
+            .into_iter()
+            .map(|lease| progress(lease, lines(), &[1]))
+            .collect();
+        let acks = w.commit_progress(&batch, at(1)).await.unwrap();
+        assert_eq!(acks, [Ack::Durable { stop: None }, Ack::Fenced, Ack::Durable { stop: None }]);
+        let counts = w.show(&id).await.counts;
+        let n_sent = if last == MessageStatus::Sent { 4 } else { 2 };
+        assert_eq!((counts.queued, counts.sent, counts.failed), (5, n_sent, 4 - n_sent));
+        assert_eq!(w.recount(&id).await.unwrap(), counts);
+        let inflight = w
+            .sql("SELECT inflight FROM jobs WHERE kind = 'deliver' ORDER BY id DESC LIMIT 3")
+            .await;
+        assert_eq!(inflight, ["[1]", "[]", "[1]"]);
+    }
 }
 
 async fn an_empty_group_commit_writes_nothing(w: World) {
@@ -190,23 +195,26 @@ async fn an_attempt_may_be_in_doubt_while_its_message_goes_on(w: World) {
 }
 
 async fn a_commit_repeated_after_a_lost_answer_counts_once(w: World) {
-    let id = w.ready_broadcast(1, 4, 2).await;
-    let worker = w.worker(at(0)).await;
-    let jobs = w.claim(worker, JobKind::Deliver, 2, at(0)).await.unwrap();
-    let first = progress(jobs[0].lease, vec![sent(0, at(1))], &[1]);
-    w.commit_one(first.clone(), at(1)).await;
-    // Repeated together with another job's news, and with a wish that came meanwhile.
-    let reason = "look again".to_owned();
-    w.control(&id, &Wish::Pause { reason }, at(2)).await.unwrap();
-    let batch = [first.clone(), progress(jobs[1].lease, vec![sent(1, at(2))], &[])];
-    let stop = Some(Stop::Hold);
-    assert_eq!(w.commit_progress(&batch, at(2)).await.unwrap(), [Ack::Durable { stop }; 2]);
-    let counts = w.show(&id).await.counts;
-    assert_eq!((counts.sent, counts.queued), (2, 2));
-    assert_eq!(w.recount(&id).await.unwrap(), counts);
-    // An older commit than the last one is nobody's repetition.
-    w.commit_one(progress(jobs[0].lease, Vec::new(), &[]), at(3)).await;
-    assert_eq!(w.commit_progress(&[first], at(4)).await.unwrap(), [Ack::Fenced]);
+    for (n, status) in (1..).zip(WAYS) {
+        let id = w.ready_broadcast(n, 4, 2).await;
+        let worker = w.worker(at(0)).await;
+        let jobs = w.claim(worker, JobKind::Deliver, 2, at(0)).await.unwrap();
+        let line = settled(0, MessageStatus::Queued, status, 1, at(1));
+        let first = progress(jobs[0].lease, vec![line], &[1]);
+        w.commit_one(first.clone(), at(1)).await;
+        // Repeated together with another job's news, and with a wish that came meanwhile.
+        let reason = "look again".to_owned();
+        w.control(&id, &Wish::Pause { reason }, at(2)).await.unwrap();
+        let batch = [first.clone(), progress(jobs[1].lease, vec![sent(1, at(2))], &[])];
+        let stop = Some(Stop::Hold);
+        assert_eq!(w.commit_progress(&batch, at(2)).await.unwrap(), [Ack::Durable { stop }; 2]);
+        let counts = w.show(&id).await.counts;
+        assert_eq!((counts.sent + counts.failed, counts.queued), (2, 2));
+        assert_eq!(w.recount(&id).await.unwrap(), counts);
+        // An older commit than the last one is nobody's repetition.
+        w.commit_one(progress(jobs[0].lease, Vec::new(), &[]), at(3)).await;
+        assert_eq!(w.commit_progress(&[first], at(4)).await.unwrap(), [Ack::Fenced]);
+    }
 }
 
 async fn possible_duplicates_are_counted_once(w: World) {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
+use hikyaku::store::group;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Column, ConnectOptions, Either, Executor, SqlSafeStr, Statement};
@@ -103,6 +104,11 @@ fn statements() -> BTreeMap<String, Texts> {
     };
     let (lite, pg) = (claim("src/store/lite.rs"), claim("src/store/pg.rs"));
     found.insert("claim".to_owned(), Texts { lite, pg });
+    // The steps of the group commit share their words with the way that goes in one go.
+    for text in [group::MOVE_JOBS, group::WRITE_MESSAGES] {
+        let (lite, pg) = (text.to_owned(), text.to_owned());
+        found.insert(name_of(text).to_owned(), Texts { lite, pg });
+    }
     // Only PostgreSQL notifies.
     found.remove("notify");
     // Only PostgreSQL has a birthmark.
