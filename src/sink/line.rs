@@ -2,15 +2,17 @@
 //! in flight for what went before it, never reorders, and never looks at what it carries: so whoever keeps more in flight gets more
 //! through, as on a real line.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Read at once at most, in bytes.
@@ -33,7 +35,8 @@ impl Line {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         let cut = CancellationToken::new();
-        tokio::spawn(connect_all(listener, far, round_trip / 2, cut.clone()));
+        let bell = Arc::new(Bell::hang()?);
+        tokio::spawn(connect_all(listener, far, round_trip / 2, bell, cut.clone()));
         Ok(Self {
             addr,
             _cut: cut.drop_guard(),
@@ -47,7 +50,7 @@ impl Line {
     }
 }
 
-async fn connect_all(listener: TcpListener, far: SocketAddr, delay: Duration, cut: CancellationToken) {
+async fn connect_all(listener: TcpListener, far: SocketAddr, delay: Duration, bell: Arc<Bell>, cut: CancellationToken) {
     loop {
         let near = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -55,30 +58,36 @@ async fn connect_all(listener: TcpListener, far: SocketAddr, delay: Duration, cu
         };
         // Out of file descriptors, mostly: the client sees a connection that is closed.
         let Ok((near, _)) = near else { continue };
-        let cut = cut.clone();
+        let (bell, cut) = (Arc::clone(&bell), cut.clone());
         tokio::spawn(async move {
             tokio::select! {
                 // A connection that breaks at one end is closed at the other, which is all that there is to tell.
-                _broken = connect(near, far, delay) => {}
+                _broken = connect(near, far, delay, &bell) => {}
                 () = cut.cancelled() => {}
             }
         });
     }
 }
 
-async fn connect(near: TcpStream, far: SocketAddr, delay: Duration) -> io::Result<()> {
+async fn connect(near: TcpStream, far: SocketAddr, delay: Duration, bell: &Bell) -> io::Result<()> {
     let far = TcpStream::connect(far).await?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    tokio::join!(carry(near_in, far_out, delay), carry(far_in, near_out, delay));
+    let rung = |due| bell.ring_at(due);
+    tokio::join!(carry(near_in, far_out, delay, rung), carry(far_in, near_out, delay, rung));
     Ok(())
 }
 
-/// One direction of one connection, until its end has come through too.
-async fn carry(from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin, delay: Duration) {
+/// One direction of one connection, until its end has come through too. `until` waits for a moment.
+async fn carry<F: Future<Output = ()>>(
+    from: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin,
+    delay: Duration,
+    until: impl Fn(Instant) -> F,
+) {
     let (put, taken) = mpsc::channel(PIECES_MAX);
-    tokio::join!(put_in(from, put, delay), take_out(taken, to));
+    tokio::join!(put_in(from, put, delay), take_out(taken, to, until));
 }
 
 /// A piece, and when it is at the other end. An empty one is the end.
@@ -96,9 +105,13 @@ async fn put_in(mut from: impl AsyncRead + Unpin, line: mpsc::Sender<Piece>, del
     }
 }
 
-async fn take_out(mut line: mpsc::Receiver<Piece>, mut to: impl AsyncWrite + Unpin) {
+async fn take_out<F: Future<Output = ()>>(
+    mut line: mpsc::Receiver<Piece>,
+    mut to: impl AsyncWrite + Unpin,
+    until: impl Fn(Instant) -> F,
+) {
     while let Some((due, bytes)) = line.recv().await {
-        sleep_until(due).await;
+        until(due).await;
         if bytes.is_empty() {
             // A far end that is gone already needs no goodbye.
             let _ = to.shutdown().await;
@@ -110,15 +123,100 @@ async fn take_out(mut line: mpsc::Receiver<Piece>, mut to: impl AsyncWrite + Unp
     }
 }
 
+/// Wakes tasks at their moments, on a thread of its own: the runtime's timers are up to two milliseconds late, which at both ends of
+/// a line of 20 ms is a tenth more. This one is late by what the system is, some 0.1 ms.
+struct Bell(Arc<Ringer>);
+
+#[derive(Default)]
+struct Ringer {
+    waiting: Mutex<Waiting>,
+    /// Something changed that the thread does not expect.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Whom to wake, by the moment and a number that tells those of one moment apart.
+    moments: BTreeMap<(std::time::Instant, u64), oneshot::Sender<()>>,
+    last_number: u64,
+    is_over: bool,
+}
+
+impl Bell {
+    fn hang() -> io::Result<Self> {
+        let ringer = Arc::new(Ringer::default());
+        let own = Arc::clone(&ringer);
+        std::thread::Builder::new()
+            .name("line".to_owned())
+            .spawn(move || own.run())?;
+        Ok(Self(ringer))
+    }
+
+    /// Ends at that moment, or when the line is cut.
+    fn ring_at(&self, due: Instant) -> impl Future<Output = ()> + use<> {
+        let woken = self.set(due.into_std());
+        async {
+            let _ = woken.await;
+        }
+    }
+
+    fn set(&self, due: std::time::Instant) -> oneshot::Receiver<()> {
+        let (wake, woken) = oneshot::channel();
+        let mut waiting = self.0.waiting();
+        waiting.last_number += 1;
+        let moment = (due, waiting.last_number);
+        let is_first = waiting.moments.keys().next().is_none_or(|first| moment < *first);
+        waiting.moments.insert(moment, wake);
+        drop(waiting);
+        if is_first {
+            self.0.changed.notify_one();
+        }
+        woken
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.0.waiting().is_over = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Ringer {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut waiting = self.waiting();
+        while !waiting.is_over {
+            let Some(first) = waiting.moments.first_entry() else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = first.key().0.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                // Whoever waited may be gone with its connection.
+                let _ = first.remove().send(());
+                continue;
+            }
+            let woken = self.changed.wait_timeout(waiting, left);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep_until;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn what_is_in_flight_does_not_wait_for_what_went_before_it() {
         let (mut near, near_end) = tokio::io::duplex(1024);
         let (far_end, mut far) = tokio::io::duplex(1024);
-        tokio::spawn(carry(near_end, far_end, Duration::from_secs(10)));
+        tokio::spawn(carry(near_end, far_end, Duration::from_secs(10), sleep_until));
         let start = Instant::now();
         for n in 0..5u8 {
             near.write_all(&[n]).await.unwrap();
