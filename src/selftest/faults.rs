@@ -168,7 +168,7 @@ pub async fn inject(stage: &mut Stage, fault: Fault, show: &mut Show, row: &mut 
 /// When the API answers what it must not.
 pub async fn ask(stage: &mut Stage, fault: Fault, request: &Request, row: &mut Row) -> Result<String, String> {
     if fault == Fault::Disk {
-        disk::refuse(stage, request, row).await?;
+        return disk::ask(stage, request, row).await;
     }
     if fault != Fault::Accept {
         return stage.client.send(&request.key, &request.body).await;

@@ -37,11 +37,11 @@ impl Recipe {
         self.dir.join(format!("node-{}.log", self.number))
     }
 
-    /// Starts the node and waits until it listens.
+    /// Starts the node and waits until it listens. `born` hears of its process before it has done anything.
     ///
     /// # Errors
     /// When it ends before, or does not listen in a minute.
-    pub async fn start(&self) -> Result<Node, String> {
+    pub async fn start(&self, born: impl FnOnce(u32)) -> Result<Node, String> {
         let failed = |e: io::Error| format!("node {} cannot be started: {e}", self.number);
         let log = File::options()
             .create(true)
@@ -61,6 +61,7 @@ impl Recipe {
             .stderr(log)
             .spawn()
             .map_err(failed)?;
+        born(child.id());
         let (tell, told) = oneshot::channel();
         let out = child.stdout.take();
         std::thread::spawn(move || read_out(out, tell));

@@ -51,6 +51,8 @@ pub struct Row {
     pub growth_kib: u64,
     /// Times that a node dropped work that was no longer its own.
     pub n_refused: u64,
+    /// Requests that were refused because the disk was full.
+    pub n_full: u64,
     /// The most messages in a second, and how many may be, when there is a limit.
     pub pace: Option<(u64, u64)>,
     /// What else was measured.
@@ -123,6 +125,10 @@ impl Row {
                 measured,
                 self.n_refused > 0 && f.broken == 0,
             ));
+        }
+        if self.by_fault.len() == 1 && self.by_fault.contains_key(Fault::Disk.name()) {
+            let n = self.n_full;
+            claims.push(claim("requests refused while the disk was full: some".to_owned(), n.to_string(), n > 0));
         }
         claims.extend(self.claims_of_outages());
         claims.extend(self.claims_of_time());

@@ -84,7 +84,7 @@ impl Stage {
         let witness = witness.map_err(|e| format!("the relay cannot listen: {e}"))?;
         let mut recipes = Vec::new();
         for number in 0..n_nodes {
-            let mut recipe = recipe(plan, &dir, &place, number, &node_url, witness.addr(number));
+            let mut recipe = recipe(plan, &dir, &place, number, &node_url, witness.addr());
             recipe.environment.extend(super::faults::preload(faults, &dir, number)?);
             recipes.push(recipe);
         }
@@ -126,7 +126,7 @@ impl Stage {
     /// # Errors
     /// When it does not come up.
     pub async fn start(&mut self, node: usize) -> Result<(), String> {
-        let up = self.recipes[node].start().await?;
+        let up = self.recipes[node].start(|pid| self.witness.expect(node, pid)).await?;
         self.client.set(node, Some(up.url.clone()));
         self.nodes[node] = Some(up);
         Ok(())

@@ -71,18 +71,22 @@ fn make_room(stage: &Stage) {
     drop(std::fs::remove_file(ballast(stage)));
 }
 
-/// The disk is full when a request comes: it is refused, and nothing of it stays.
-pub async fn refuse(stage: &mut Stage, request: &Request, row: &mut Row) -> Result<(), String> {
+/// The disk is full when a request comes: it is refused, and nothing of it stays. One that finds room in what the database's log
+/// keeps for itself may be accepted, and then holds.
+pub async fn ask(stage: &mut Stage, request: &Request, row: &mut Row) -> Result<String, String> {
     fill_up(stage)?;
     row.count(Fault::Disk);
-    match stage.client.send_once(&request.key, &request.body).await {
-        Answer::NotNow { status: 503 | 507, .. } => {}
+    let first = stage.client.send_once(&request.key, &request.body).await;
+    make_room(stage);
+    let id = stage.client.send(&request.key, &request.body).await?;
+    match first {
+        Answer::NotNow { status: 503 | 507, .. } => row.n_full += 1,
+        Answer::Accepted(earlier) if earlier == id => {}
         other => row
             .findings
             .breaks(format!("a request to send on a full disk: {other:?}")),
     }
-    make_room(stage);
-    Ok(())
+    Ok(id)
 }
 
 /// The disk is full for a while in a fan-out or a delivery.
