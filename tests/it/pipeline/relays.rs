@@ -172,6 +172,35 @@ async fn a_shut_lane_holds_up_no_other(database: TestDatabase) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_of_a_relay_holds_for_all_workers_within_a_second() {
+    let mut plan = Plan {
+        rate: Some(200),
+        ..Plan::default()
+    };
+    // One chunk for each of them.
+    plan.settings.concurrent_jobs = 1;
+    let stage = Stage::open(fresh_postgres().await, plan).await;
+    let (first, second) = (stage.hire().await, stage.hire_on(stage.another_store().await).await);
+    let id = stage.send(people(2_000)).await;
+    stage.accepted(100).await;
+    eventually(async || stage.n_running(&id).await == 2).await;
+    let moved = another(Script::default()).await;
+    stage.put_relay("sink", |spec| spec.url = at(&moved)).await;
+    let edited_at = stage.plan.clock.now();
+    assert_eq!(stage.ended(&id).await.counts.sent, 2_000);
+    assert_eq!(accepted(&stage.sink) + accepted(&moved), 2_000, "none was lost or doubled by the move");
+    let last = stage.sink.sink().newest(1)[0].at;
+    assert!(
+        last.0 - edited_at.0 <= 1_000,
+        "the old address still got mail {} ms after the edit",
+        last.0 - edited_at.0
+    );
+    assert!(accepted(&moved) > 1_000, "most of it was sent after the edit");
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limit_of_a_day_holds_for_all_workers() {
     let stage = Stage::open(fresh_postgres().await, Plan::default()).await;
     let limits = Limits {
