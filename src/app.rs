@@ -137,6 +137,7 @@ impl App {
             },
             dns,
             capture: capture.clone(),
+            configured_relay: (config.relay.url.is_some() && roles.worker).then(|| relay_name.as_str().into()),
         };
         let server = listener.map(|listener| {
             let (state, stop) = (state.clone(), stop.child_token());

@@ -42,6 +42,8 @@ pub struct WebState {
     pub dns: Dns,
     /// The built-in capture relay, while mail goes to it.
     pub capture: Option<Arc<SinkHandle>>,
+    /// The relay whose address the configuration puts back at each start.
+    pub configured_relay: Option<Arc<str>>,
 }
 
 /// How much one request may bring.

@@ -112,6 +112,7 @@ impl Api {
             limits,
             dns: Dns::of(Some(names.addr())),
             capture: None,
+            configured_relay: None,
         };
         tokio::spawn(web::serve(listener, state, CancellationToken::new()));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

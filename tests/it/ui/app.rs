@@ -37,6 +37,8 @@ use crate::support::database::{TestDatabase, fresh_postgres, fresh_sqlite};
 
 pub const EMAIL: &str = "owner@example.org";
 pub const PASSWORD: &str = "a long enough sentence";
+/// The relay that the installation is started with.
+pub const CONFIGURED_RELAY: &str = "default";
 /// How long the worker of a test lives: longer than any test.
 const LEASE_MS: i64 = 3_600_000;
 
@@ -76,6 +78,7 @@ impl App {
             limits: Limits::default(),
             dns: Dns::of(None),
             capture,
+            configured_relay: Some(CONFIGURED_RELAY.into()),
         };
         tokio::spawn(web::serve(listener, state.clone(), CancellationToken::new()));
         let me = NewWorker {

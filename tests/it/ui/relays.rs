@@ -9,7 +9,7 @@ use hikyaku::sink::{Act, At, Script, Sink, SinkHandle, SinkOptions};
 use hikyaku::store::pacing::{RelayAt, Slower};
 use reqwest::{Method, StatusCode};
 
-use super::app::{App, EMAIL, PASSWORD, browser, location};
+use super::app::{App, CONFIGURED_RELAY, EMAIL, PASSWORD, browser, location};
 use super::webdriver::Browser;
 use crate::support::database::fresh_sqlite;
 
@@ -129,6 +129,20 @@ async fn a_relay_is_added_changed_paused_and_removed() {
         }
         assert_eq!(app.post("/relays/primary/test", &[]).await.status(), StatusCode::NOT_FOUND);
     }
+}
+
+#[tokio::test]
+async fn a_relay_whose_address_comes_from_the_configuration_says_so() {
+    let app = App::start(fresh_sqlite().await).await;
+    app.sign_in().await;
+    for (name, is_told) in [(CONFIGURED_RELAY, true), ("other", false)] {
+        let spec = RelaySpec::of("smtp://mail.example.org");
+        app.store.put_relay(name, &spec, app.clock.now()).await.unwrap();
+        for page in [format!("/relays/{name}"), format!("/relays/{name}/edit")] {
+            assert_eq!(app.page(&page).await.contains("HIKYAKU_RELAY_URL"), is_told, "{page}");
+        }
+    }
+    assert!(!app.page("/relays/+new").await.contains("HIKYAKU_RELAY_URL"));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::is_configured;
 use super::texts::{FACTOR_USUAL, LaneTexts, LimitTexts, QuietTexts, WarmUpTexts, short, typed_lanes};
 use crate::domain::relay::{LANES_MAX, Relay, RelaySpec, check_name};
 use crate::pipeline::relays::{self, RelayError, RelayParts};
@@ -25,6 +26,7 @@ const LANES_SPARE: usize = 2;
 struct FormPage {
     chrome: Chrome,
     f: RelayForm,
+    is_configured: bool,
 }
 
 /// All fields as texts.
@@ -225,8 +227,8 @@ fn field_of(pointer: &str) -> String {
     pointer.replace("limits/", "").replace('/', "_")
 }
 
-pub async fn new(signed: SignedIn) -> Response {
-    form_page(&signed, RelayForm::fresh())
+pub async fn new(signed: SignedIn, State(state): State<WebState>) -> Response {
+    form_page(&signed, &state, RelayForm::fresh())
 }
 
 pub async fn create(
@@ -257,7 +259,7 @@ pub async fn edit(
     Path(name): Path<String>,
 ) -> Result<Response, UiError> {
     let relay = relays::find(&*state.store, &name).await?;
-    Ok(form_page(&signed, RelayForm::of(&relay)))
+    Ok(form_page(&signed, &state, RelayForm::of(&relay)))
 }
 
 pub async fn save(
@@ -280,7 +282,7 @@ async fn store(
     note: &str,
 ) -> Result<Response, UiError> {
     let Some(spec) = spec.filter(|_| form.problems.is_empty()) else {
-        return Ok(form_page(signed, form));
+        return Ok(form_page(signed, state, form));
     };
     match relays::put(&*state.store, &form.name, spec, state.clock.now()).await {
         Ok(relay) => Ok(Redirect::to(&format!("/relays/{}?note={note}", relay.name)).into_response()),
@@ -290,14 +292,14 @@ async fn store(
                 pointer => field_of(pointer),
             };
             form.problems.add(field, format::sentence(&wrong.detail));
-            Ok(form_page(signed, form))
+            Ok(form_page(signed, state, form))
         }
         Err(e) => Err(e.into()),
     }
 }
 
 /// What was typed as a password stays out of the page.
-fn form_page(signed: &SignedIn, mut form: RelayForm) -> Response {
+fn form_page(signed: &SignedIn, state: &WebState, mut form: RelayForm) -> Response {
     form.p.password.clear();
     let status = match form.problems.is_empty() {
         true => StatusCode::OK,
@@ -305,6 +307,7 @@ fn form_page(signed: &SignedIn, mut form: RelayForm) -> Response {
     };
     let page = FormPage {
         chrome: Chrome::new(signed, Section::Relays),
+        is_configured: form.stored.as_deref().is_some_and(|name| is_configured(state, name)),
         f: form.with_room(),
     };
     (status, page).into_response()

@@ -51,6 +51,8 @@ pub(super) struct RelaysPage {
 struct RelayPage {
     chrome: Chrome,
     r: Words,
+    /// Its address is put back at each start.
+    is_configured: bool,
     wish: Wish,
     tested: Option<Tested>,
 }
@@ -121,10 +123,15 @@ async fn page(
     let page = RelayPage {
         chrome,
         r: Words::of(relay, &all, &state.store.paces().await?, state.clock.now()),
+        is_configured: is_configured(state, &relay.name),
         wish,
         tested,
     };
     Ok((status, page).into_response())
+}
+
+fn is_configured(state: &WebState, name: &str) -> bool {
+    state.configured_relay.as_deref() == Some(name)
 }
 
 /// What a pause would do, and why it is made.
