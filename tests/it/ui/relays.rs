@@ -133,7 +133,7 @@ async fn a_relay_is_added_changed_paused_and_removed() {
 
 #[tokio::test]
 async fn a_relay_whose_address_comes_from_the_configuration_says_so() {
-    let app = App::start(fresh_sqlite().await).await;
+    let app = App::start(fresh_sqlite()).await;
     app.sign_in().await;
     for (name, is_told) in [(CONFIGURED_RELAY, true), ("other", false)] {
         let spec = RelaySpec::of("smtp://mail.example.org");
