@@ -212,7 +212,6 @@ fn bring_down(stage: &mut Stage, node: usize, row: &mut Row) -> (u64, Instant) {
 async fn kill(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), String> {
     let node = stage.any_node();
     let pid = stage.nodes[node].as_ref().map_or(0, super::node::Node::pid);
-    let opened = stage.witness.n_opened(node);
     let (_, killed) = bring_down(stage, node, row);
     row.count(Fault::Kill);
     if !stage.is_sqlite() {
@@ -229,8 +228,6 @@ async fn kill(stage: &mut Stage, show: &Show, row: &mut Row) -> Result<(), Strin
         tokio::time::sleep(LOOK).await;
     }
     let before = stage.witness.n_taken();
-    // Connections that were open to the system and not yet let in by the relay when the node died.
-    row.bound += stage.witness.n_opened(node) - opened;
     stage.start(node).await?;
     next_message(stage, show, row, before, killed).await;
     Ok(())

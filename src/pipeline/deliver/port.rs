@@ -6,104 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
+use self::meters::{Busy, Meter};
+pub use self::terms::{Door, Learnt, Terms};
 use super::board::Item;
 use super::permits::{Bucket, Quota};
-use crate::domain::brake::{self, Brake, BrakeKind};
-use crate::domain::ledger::{Ask, Span, period_us};
+use crate::domain::ledger::Ask;
 use crate::domain::relay::{EVERY_LANE, LaneLimit, Limits};
 use crate::domain::time::Timestamp;
+
+mod brake;
+mod meters;
+mod terms;
 
 /// Lanes asked for in one transaction: it stays in the milliseconds, and the others have their turn with the next one.
 const ASKS_MAX: usize = 500;
 /// Lanes remembered for one relay before those that nobody uses are forgotten.
 const LANES_KEPT: usize = 4_096;
-/// Over this long the rate of a lane is measured, in microseconds.
-const METER_US: i64 = 10_000_000;
 
 /// One connection slot of one relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     pub relay_id: i64,
     pub slot: u64,
-}
-
-/// Whether a relay takes mail now.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Door {
-    Open,
-    /// One message at a time, to see whether it works again.
-    Probe,
-    Shut(Brake),
-}
-
-/// What is said and known about a relay, as its port needs it.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    pub relay_id: i64,
-    pub name: Arc<str>,
-    pub weight: u32,
-    pub connections: u16,
-    pub limits: Limits,
-    /// Of the day, and whether warming up or a limit says so.
-    pub per_day: Option<u32>,
-    pub day_kind: BrakeKind,
-    pub lanes: Vec<LaneLimit>,
-    /// Of the relay itself.
-    pub learnt: Learnt,
-    pub learnt_lanes: HashMap<String, Learnt>,
-    pub door: Door,
-}
-
-/// What was learnt from refusals.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Learnt {
-    pub permille: i64,
-    pub base_us: i64,
-    pub suspended_until: Option<Timestamp>,
-    /// What was said.
-    pub reason: Option<Arc<str>>,
-}
-
-impl Learnt {
-    pub const NOTHING: Self = Self {
-        permille: 1_000,
-        base_us: 0,
-        suspended_until: None,
-        reason: None,
-    };
-
-    fn quota(&self, limits: Limits, per_day: Option<u32>) -> Quota {
-        let mut period = limits.per_sec.map(period_us);
-        if self.permille < 1_000 {
-            let base = period.unwrap_or(0).max(self.base_us).max(1);
-            period = Some(base * 1_000 / self.permille.max(1));
-        }
-        Quota {
-            period_us: period,
-            per_hour: limits.per_hour.map(i64::from),
-            per_day: per_day.map(i64::from),
-        }
-    }
-
-    /// What the pace is now, and why.
-    fn in_words(&self, period_us: Option<i64>) -> String {
-        let pace = match 1_000_000.0 / period_us.unwrap_or(1).max(1) as f64 {
-            per_sec if per_sec < 10.0 => format!("{per_sec:.1}"),
-            per_sec => format!("{per_sec:.0}"),
-        };
-        let why = self.reason.as_deref().unwrap_or("it asked for less");
-        format!("the pace is lowered to {pace} a second for now: {why}")
-    }
-
-    fn cap(&self, connections: Option<u16>, all: u16) -> Option<u16> {
-        if self.permille >= 1_000 {
-            return connections;
-        }
-        let of = i64::from(connections.unwrap_or(all));
-        Some(u16::try_from((of * self.permille / 1_000).max(1)).unwrap_or(u16::MAX))
-    }
 }
 
 /// Who carries messages under a cap at the moment.
@@ -404,73 +329,6 @@ impl Port {
         matches!(self.terms.door, Door::Shut(_))
     }
 
-    /// What keeps the relay as a whole from taking a message now.
-    pub fn brake(&mut self, now_us: i64) -> Option<Brake> {
-        if let Door::Shut(brake) = &self.terms.door {
-            return Some(brake.clone());
-        }
-        let bucket = self.bucket.as_mut()?;
-        if bucket.due(now_us).is_ok() {
-            return None;
-        }
-        let name = &self.terms.name;
-        let on = |kind, why: String, until| Some(Brake::on_relay(kind, name, why, until));
-        match bucket.used_up {
-            Some((Span::Day, end)) => {
-                let kind = self.terms.day_kind;
-                on(kind, brake::used_up(kind, bucket.quota.per_day.unwrap_or(0)), Some(end))
-            }
-            Some((Span::Hour, end)) => {
-                let kind = BrakeKind::HourLimit;
-                on(kind, brake::used_up(kind, bucket.quota.per_hour.unwrap_or(0)), Some(end))
-            }
-            None if self.terms.learnt.permille < 1_000 => {
-                on(BrakeKind::RelaySlowed, self.terms.learnt.in_words(bucket.quota.period_us), None)
-            }
-            None => {
-                let per_sec = self.terms.limits.per_sec?;
-                on(BrakeKind::SecondLimit, format!("its limit is {per_sec} messages a second"), None)
-            }
-        }
-    }
-
-    /// As [`Port::brake`], for messages of one lane.
-    pub fn lane_brake(&mut self, lane: &Arc<str>, now_us: i64) -> Option<Brake> {
-        let learnt = self.terms.learnt_lanes.get(&**lane).cloned().unwrap_or(Learnt::NOTHING);
-        let name = Arc::clone(&self.terms.name);
-        let on = |kind, why: String, until| Some(Brake::on_relay(kind, &name, why, until).on_lane(lane));
-        let gate = self.gate(lane)?;
-        if let Some(until) = gate.suspended_until.filter(|at| at.0 * 1_000 > now_us) {
-            let why = learnt.reason.as_deref().unwrap_or("it asked for less").to_owned();
-            return on(BrakeKind::LaneSuspended, why, Some(until));
-        }
-        let cap = gate.cap.map(usize::from);
-        if cap.is_some_and(|cap| gate.holders.0.len() >= cap) {
-            let why = format!("each of the {} connections it may have is busy", gate.holders.0.len());
-            return on(BrakeKind::LaneConnections, why, None);
-        }
-        let bucket = gate.bucket.as_mut()?;
-        if bucket.due(now_us).is_ok() {
-            return None;
-        }
-        match (bucket.used_up, bucket.quota.period_us) {
-            (Some((Span::Day, end)), _) => {
-                let limit = bucket.quota.per_day.unwrap_or(0);
-                on(BrakeKind::LaneLimit, format!("the limit of {limit} messages a day is used up"), Some(end))
-            }
-            (Some((Span::Hour, end)), _) => {
-                let limit = bucket.quota.per_hour.unwrap_or(0);
-                on(BrakeKind::LaneLimit, format!("the limit of {limit} messages an hour is used up"), Some(end))
-            }
-            (None, period) if learnt.permille < 1_000 => on(BrakeKind::LaneSlowed, learnt.in_words(period), None),
-            (None, Some(period)) => {
-                let limit = 1_000_000 / period.max(1);
-                on(BrakeKind::LaneLimit, format!("the limit is {limit} messages a second"), None)
-            }
-            (None, None) => None,
-        }
-    }
-
     /// Microseconds from one message to the next at full load; `None` while that is not known.
     pub fn us_per_message(&self) -> Option<f64> {
         self.busy.us().map(|us| us / f64::from(self.terms.connections.max(1)))
@@ -529,68 +387,5 @@ fn requote(bucket: &mut Option<Bucket>, quota: Quota) {
         Some(old) if old.quota == quota => {}
         Some(old) => *bucket = Some(Bucket::instead_of(old, quota)),
         None => *bucket = Some(Bucket::of(quota)),
-    }
-}
-
-/// How long a message keeps a connection.
-#[derive(Default)]
-struct Busy {
-    /// Messages under way.
-    n: u32,
-    /// Since when no message has ended, while some are under way.
-    since: Option<Instant>,
-    /// Smoothed, in microseconds.
-    usual_us: Option<f64>,
-}
-
-impl Busy {
-    /// Of the last so many messages the mean is told, more or less.
-    const SMOOTH: f64 = 16.0;
-
-    fn begun(&mut self) {
-        self.n += 1;
-        if self.n == 1 {
-            self.since = Some(Instant::now());
-        }
-    }
-
-    fn ended(&mut self, held: Duration) {
-        let us = held.as_micros() as f64;
-        self.usual_us = Some(self.usual_us.map_or(us, |usual| usual + (us - usual) / Self::SMOOTH));
-        self.n = self.n.saturating_sub(1);
-        self.since = (self.n > 0).then(Instant::now);
-    }
-
-    /// `None` while nothing has ended, and nothing is under way.
-    fn us(&self) -> Option<f64> {
-        let stuck = self.since.map(|since| since.elapsed().as_micros() as f64);
-        match (self.usual_us, stuck) {
-            (Some(usual), Some(stuck)) => Some(usual.max(stuck)),
-            (usual, stuck) => usual.or(stuck),
-        }
-    }
-}
-
-/// How many messages went lately.
-struct Meter {
-    since_us: i64,
-    n: u32,
-}
-
-impl Meter {
-    fn at(now_us: i64) -> Self {
-        Self { since_us: now_us, n: 0 }
-    }
-
-    fn count(&mut self, now_us: i64) {
-        self.n += 1;
-        if now_us - self.since_us > 2 * METER_US {
-            self.n = self.n.div_ceil(2);
-            self.since_us = now_us - METER_US;
-        }
-    }
-
-    fn per_us(&self, now_us: i64) -> f64 {
-        f64::from(self.n) / ((now_us - self.since_us).max(1_000_000) as f64)
     }
 }

@@ -3,6 +3,7 @@
 mod app;
 mod browser;
 mod pages;
+mod relay_test;
 mod relays;
 mod send;
 mod sign_in;
