@@ -22,6 +22,7 @@ pub mod contact;
 pub mod content;
 pub mod counts;
 pub mod dkim;
+pub mod finding;
 pub mod id;
 pub mod job;
 pub mod lane;

@@ -203,7 +203,7 @@ async fn hand_over(connection: &mut Connection, recorder: &Recorder, letter: &Le
     recorder.enter(Stage::Mail);
     connection.begin(&letter.envelope, letter.bytes.len()).await?;
     recorder.enter(Stage::Body);
-    connection.finish(&letter.bytes, None).await.this
+    connection.finish(&letter.bytes, None).await
 }
 
 /// The test message, ready for the wire.

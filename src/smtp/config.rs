@@ -178,6 +178,12 @@ impl RelayConfig {
         }
     }
 
+    /// `host:port`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// Whether the relay is on this machine, where nobody listens in between.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

@@ -31,7 +31,7 @@ pub use config::{AuthMethod, Credentials, Notify, RelayConfig, Timeouts, TlsMode
 pub use failure::{Cause, Failure, Stage};
 pub use pace::Pace;
 pub use reply::{Enhanced, Reply};
-pub use session::{Connection, Envelope, Finished, Mail, Sent};
+pub use session::{Connection, Envelope, Flights, Mail, Sign};
 pub use tls::TlsContext;
 pub use transcript::Recorder;
 pub use verdict::{Fault, Verdict, verdict};

@@ -32,6 +32,8 @@ pub(super) struct Capabilities {
     pub auth_login: bool,
     pub auth_xoauth2: bool,
     pub dsn: bool,
+    /// Most messages of one session, where it says so (LIMITS MAILMAX, RFC 9422).
+    pub mail_max: Option<u32>,
     /// Largest message in bytes; `None` when not offered or without a number. Zero means no limit
     /// (RFC 1870 4) and becomes `usize::MAX`.
     pub size: Option<usize>,
@@ -53,6 +55,7 @@ impl Capabilities {
                 Some("SMTPUTF8") => offers.smtputf8 = true,
                 Some("STARTTLS") => offers.starttls = true,
                 Some("SIZE") => offers.size = words.next().and_then(|n| n.parse().ok()).map(no_limit_if_zero),
+                Some("LIMITS") => offers.mail_max = mail_max(&line),
                 Some("AUTH") => {
                     for mechanism in words {
                         offers.auth_plain |= mechanism == "PLAIN";
@@ -65,6 +68,12 @@ impl Capabilities {
         }
         offers
     }
+}
+
+/// `LIMITS MAILMAX=100 RCPTMAX=1000`; a limit of zero is none (RFC 9422 3.1).
+fn mail_max(line: &str) -> Option<u32> {
+    let number = line.split(' ').find_map(|word| word.strip_prefix("MAILMAX="))?;
+    number.parse().ok().filter(|n| *n > 0)
 }
 
 fn no_limit_if_zero(size: usize) -> usize {
@@ -213,8 +222,7 @@ mod tests {
 
     #[test]
     fn the_offers_of_a_relay_are_read() {
-        let text =
-            "mx.example greets you\nPIPELINING\nsize 1000\nAUTH=LOGIN\nAUTH plain XOAUTH2\nSMTPUTF8\nX-ODD 1\nCHUNKING";
+        let text = "mx.example greets you\nPIPELINING\nsize 1000\nAUTH=LOGIN\nAUTH plain XOAUTH2\nSMTPUTF8\nX-ODD 1\nCHUNKING\nLIMITS RCPTMAX=5 MAILMAX=20";
         let offers = Capabilities::parse(text);
         let expected = Capabilities {
             pipelining: true,
@@ -225,6 +233,7 @@ mod tests {
             auth_login: true,
             auth_xoauth2: true,
             dsn: false,
+            mail_max: Some(20),
             size: Some(1000),
         };
         assert_eq!(offers, expected);

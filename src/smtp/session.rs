@@ -1,12 +1,16 @@
 //! One connection to a relay, and messages handed over on it.
 //!
 //! With PIPELINING (RFC 2920) a message costs one round trip: its content, the end of data, and the
-//! next message's MAIL, RCPT and DATA go out in one write, and four replies come back. With CHUNKING
-//! (RFC 3030) a window of several messages goes out in one write.
+//! next message's MAIL, RCPT and DATA go out in one write, and four replies come back. Such a write is
+//! a flight (`flight`), and not every relay takes it. With CHUNKING (RFC 3030) a window of several
+//! messages goes out in one write.
 //!
 //! Never recycles itself: the future that sends owns the connection, and dropping it closes it.
-//! Never believes a reply that does not fit: a connection that is out of step is dead, and nothing
-//! on it counts as sent from then on.
+//! Replies belong to commands by their order (RFC 5321 4.2), and a final reply is final: what is answered
+//! to later commands, or becomes of the connection, takes nothing back. A connection whose replies do not
+//! fit is dead, and what was not answered before stays without an answer.
+
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -21,10 +25,12 @@ use super::transcript::Recorder;
 use super::wire::Wire;
 use crate::domain::address::EmailAddress;
 
+mod flight;
 mod parameters;
 mod steps;
 mod window;
 
+pub use flight::{Flights, Sign};
 use window::Wording;
 
 /// MAIL FROM and RCPT TO: who gets the bounces and who gets the message. One recipient per
@@ -80,24 +86,6 @@ pub struct Mail<'a> {
     pub body: &'a [u8],
 }
 
-/// What [`Connection::send`] came to.
-#[derive(Debug)]
-pub struct Sent {
-    /// For each message in its order. `Ok` is a 2yz to its end of data, and nothing else is.
-    pub verdicts: Vec<Result<Reply, Failure>>,
-    /// The message begun on the way, as [`Connection::begin`] would have answered; there when one was given.
-    pub next: Option<Result<(), Failure>>,
-}
-
-/// What [`Connection::finish`] came to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// The message whose content was written. `Ok` is a 2yz to its end of data, and nothing else is.
-    pub this: Result<Reply, Failure>,
-    /// The next message, as [`Connection::begin`] would have answered; there when one was given.
-    pub next: Option<Result<(), Failure>>,
-}
-
 /// An open connection, past EHLO, TLS and AUTH.
 pub struct Connection<S = TcpStream> {
     wire: Wire<S>,
@@ -107,6 +95,16 @@ pub struct Connection<S = TcpStream> {
     /// The reports to ask for, where they are offered and not yet found unwelcome.
     notify: Option<Notify>,
     timeouts: Timeouts,
+    /// Whether anything may be written ahead of the reply to an end of data.
+    flights: Flights,
+    /// As `flights`, for windows of CHUNKING.
+    windows: Flights,
+    /// MAIL, RCPT and DATA of the next message are out, and their replies are due.
+    is_ahead: bool,
+    /// No reply is waited for longer, whatever its own limit.
+    patience: Option<Duration>,
+    /// How the relay took the last flight, until somebody asks.
+    sign: Option<Sign>,
     /// Messages in flight with CHUNKING, where it is offered and wanted and not yet found wanting; else 0.
     chunking: u32,
     /// Known from the first verdict on.
@@ -173,7 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     ) -> Result<Self, Failure> {
         let (wire, offers) = open::greet(stream, relay, tls, helo, recorder).await?;
         // Up to a tenth less of both, so that connections opened together are not replaced together.
-        let n_begun_max = relay.messages_per_connection_max.max(1);
+        let announced = offers.mail_max.unwrap_or(u32::MAX);
+        let n_begun_max = relay.messages_per_connection_max.min(announced).max(1);
         let n_begun_max = n_begun_max - fastrand::u32(0..=n_begun_max / 10);
         let old_at = Instant::now() + relay.age_max.mul_f64(1.0 - fastrand::f64() / 10.0);
         Ok(Self {
@@ -185,6 +184,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             } else {
                 0
             },
+            flights: Flights::On,
+            windows: Flights::On,
+            is_ahead: false,
+            patience: None,
+            sign: None,
             wording: None,
             answers: None,
             notify: relay.notify.filter(|_| offers.dsn),
@@ -203,8 +207,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// MAIL, RCPT and DATA for one message of `size` bytes: in one write with PIPELINING, one by one
-    /// without. `Ok` means that the relay waits for the content; whoever has none then must drop
-    /// the connection.
+    /// without. What was written ahead by [`finish`](Self::finish) is only answered here. `Ok` means that the relay
+    /// waits for the content; whoever has none then must drop the connection.
     ///
     /// # Errors
     /// A failure at `Mail`, `Rcpt` or `Data` (or `Reset`, before them). After a plain refusal the
@@ -214,7 +218,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// When a message was begun and not finished.
     pub async fn begin(&mut self, envelope: &Envelope, size: usize) -> Result<(), Failure> {
         assert!(!self.awaits_content, "a message was begun and not finished");
-        let begun = self.try_begin(envelope, size).await;
+        let begun = match self.is_ahead {
+            true => self.read_ahead().await,
+            false => self.try_begin(envelope, size).await,
+        };
         match &begun {
             Err(failure) if self.forgo_parameters(failure) => self.try_begin(envelope, size).await,
             _ => begun,
@@ -235,56 +242,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             if self.needs_rset {
                 self.read_reset().await?;
             }
-            self.read_group().await
+            self.read_group(false).await
         } else {
             self.begin_one_by_one(envelope, size).await
         }
     }
 
-    /// Writes the content of the message that was begun and waits for the relay's verdict. `next` is
-    /// begun on the way: in the same write with PIPELINING, right after without.
+    /// Writes the content of the message that was begun and waits for the relay's verdict. `Ok` is a 2yz to its end of
+    /// data, and nothing else is. The commands of `next` go out in the same write where the relay takes flights;
+    /// in any case [`begin`](Self::begin) of the same message must follow.
     ///
     /// `body` is the whole message, headers and all, in any line ends. Dropping this future closes
     /// nothing by itself, but the connection is of no use afterwards and must be dropped too; whether
     /// the message was taken is then unknown.
     ///
+    /// # Errors
+    /// A refusal; or no reply, and then `end_of_data_written` says whether the message is in doubt.
+    ///
     /// # Panics
     /// When no message was begun.
-    pub async fn finish(&mut self, body: &[u8], next: Option<(&Envelope, usize)>) -> Finished {
+    pub async fn finish(&mut self, body: &[u8], next: Option<(&Envelope, usize)>) -> Result<Reply, Failure> {
         assert!(self.awaits_content, "no message was begun");
         self.awaits_content = false;
-        let next = next.map(|(envelope, size)| self.check_offers(envelope, size).map(|()| (envelope, size)));
-        let with_next = match &next {
-            Some(Ok(next)) if self.pipelining => Some(*next),
-            _ => None,
-        };
-        let mut this = self.end_data(body, with_next).await;
-        let next = match next {
-            None => None,
-            Some(Err(not_offered)) => Some(Err(not_offered)),
-            Some(Ok(_)) if self.is_dead => Some(Err(Failure::new(Stage::Mail, Cause::Closed))),
-            Some(Ok(_)) if with_next.is_some() => {
-                self.n_begun += 1;
-                let begun = self.read_group().await;
-                match (&begun, with_next) {
-                    (Err(failure), Some((envelope, size))) if self.forgo_parameters(failure) => {
-                        Some(self.try_begin(envelope, size).await)
-                    }
-                    _ => Some(begun),
-                }
-            }
-            Some(Ok((envelope, size))) => Some(self.begin(envelope, size).await),
-        };
-        // Replies that do not fit the next message cast doubt on the one before: with one reply too
-        // many in the line, what was read as the verdict may have been something else.
-        if let Some(Err(Failure {
-            cause: Cause::Desync(what),
-            ..
-        })) = &next
-        {
-            this = Err(steps::after_end_of_data(Cause::Desync(what.clone())));
+        let next = next.filter(|(envelope, size)| self.may_write_ahead() && self.check_offers(envelope, *size).is_ok());
+        let verdict = self.end_data(body, next).await;
+        if next.is_some() {
+            self.wrote_ahead(&verdict);
         }
-        Finished { this, next }
+        verdict
     }
 
     /// How many messages the next [`send`](Self::send) may take without a [`begin`](Self::begin): 0 while messages go with DATA,
@@ -294,13 +279,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if self.wording.is_none() || !self.is_usable() {
             return 0;
         }
-        self.chunking.min(self.n_begun_max - self.n_begun) as usize
+        self.window_now().min(self.n_begun_max - self.n_begun) as usize
     }
 
-    /// Whether [`send`](Self::send) should be given the message after, to be begun on the way.
+    /// Whether a message may follow the one at hand without a new decision: [`send`](Self::send) may be given its commands.
     #[must_use]
     pub fn takes_next(&self) -> bool {
-        self.awaits_content && self.chunking == 0 && self.has_room()
+        self.awaits_content && self.window_now() == 0 && self.has_room()
     }
 
     /// Whether a message was begun: the next [`send`](Self::send) must bring it, or the connection be dropped.
@@ -310,24 +295,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Hands over what is at hand, the way this connection speaks: the one message that was begun, as [`finish`](Self::finish)
-    /// does, or a window of messages that were not. What was said there of dropping the future holds for all of them.
+    /// does, or a window of messages that were not. What was said there of dropping the future holds for all of them. The
+    /// verdicts come in the order of the messages.
     ///
     /// # Panics
     /// When `load` is not the one message that was begun, or is larger than the [`window`](Self::window).
-    pub async fn send(&mut self, load: &[Mail<'_>], next: Option<(&Envelope, usize)>) -> Sent {
+    pub async fn send(&mut self, load: &[Mail<'_>], next: Option<(&Envelope, usize)>) -> Vec<Result<Reply, Failure>> {
         if !self.awaits_content {
             assert!(load.len() <= self.window() && next.is_none(), "more than the window holds");
-            let verdicts = self.send_window(load).await;
-            return Sent { verdicts, next: None };
+            return self.send_window(load).await;
         }
         let [only] = load else {
             panic!("one message was begun and {} are at hand", load.len())
         };
-        let Finished { this, next } = self.finish(only.body, next).await;
-        Sent {
-            verdicts: vec![this],
-            next,
-        }
+        vec![self.finish(only.body, next).await]
     }
 
     /// Whether another message may be begun: the connection is in step and not at its end.
@@ -341,6 +322,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.n_begun < self.n_begun_max && Instant::now() < self.old_at
+    }
+
+    /// No more messages than this, which was learnt from other connections.
+    pub fn limit_messages(&mut self, n_max: u32) {
+        self.n_begun_max = self.n_begun_max.min(n_max.max(1));
     }
 
     /// How many messages the relay took on this connection.

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod dkim;
 pub mod error;
 pub mod fan_out;
+pub mod findings;
 pub mod footing;
 pub mod group;
 pub mod intake;
@@ -43,6 +44,7 @@ pub trait Store:
     + delivery::Delivery
     + dkim::Dkim
     + fan_out::FanOut
+    + findings::Findings
     + footing::Footing
     + intake::Intake
     + library::Library

@@ -49,11 +49,12 @@ async fn carry_all(relay: &RelayConfig, tls: &TlsContext, letters: &Letters) -> 
             let next = if connection.takes_next() { letters.take() } else { None };
             let load: Vec<Mail> = at_hand.iter().map(|letter| letter.mail()).collect();
             let next_mail = next.as_ref().map(|letter| (&letter.envelope, letter.bytes.len()));
-            let sent = connection.send(&load, next_mail).await;
-            for verdict in sent.verdicts {
+            for verdict in connection.send(&load, next_mail).await {
                 verdict?;
             }
-            sent.next.transpose()?;
+            if let Some((envelope, size)) = next_mail {
+                connection.begin(envelope, size).await?;
+            }
             at_hand = next.or_else(|| letters.take()).into_iter().collect();
         }
         connection.quit().await;

@@ -17,6 +17,7 @@
 //!                       MAIL RCPT BDAT of each message of the window          ── one round trip ───┘
 //! ```
 
+pub mod allowances;
 pub mod board;
 pub mod fate;
 pub mod lanes;
@@ -32,7 +33,11 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use self::allowances::{Allowances, Discovery};
 use crate::domain::time::Timestamp;
 use crate::smtp::config::RelayConfig;
 use crate::smtp::failure::Failure;
@@ -49,6 +54,10 @@ pub struct Relay {
     /// What people call it, and under which number it stands in message rows.
     pub name: Arc<str>,
     pub id: i64,
+    /// What it allows, as far as it is known.
+    pub allowances: Arc<Allowances>,
+    /// When it took a message last, by the machine's steady clock.
+    pub taken_at: Mutex<Option<Instant>>,
     /// Of the worker.
     pub gauges: Arc<Gauges>,
     /// Failures to be let in, in a row.
@@ -57,6 +66,27 @@ pub struct Relay {
     pub is_failing: AtomicBool,
     /// Which connections these are: what those of an earlier address tell says nothing about this one.
     pub crew: u64,
+}
+
+/// Others are at work when a message was taken within this time: a relay that fails takes none.
+const LATELY: Duration = Duration::from_secs(5);
+
+impl Relay {
+    fn opened(&self) {
+        self.gauges.opened();
+        self.allowances.opened();
+    }
+
+    fn closed(&self) {
+        self.gauges.closed();
+        self.allowances.closed();
+    }
+
+    /// Whether it took a message a moment ago.
+    fn took_lately(&self) -> bool {
+        let taken_at = self.taken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        taken_at.is_some_and(|at| at.elapsed() < LATELY)
+    }
 }
 
 /// Connections opened to one relay by one worker, a second. A machine has some 28,000 ports for them and keeps each for a minute.
@@ -83,6 +113,12 @@ pub enum News {
     },
     /// It works again.
     Works { relay_id: i64, crew: u64 },
+    /// It was found out what it allows.
+    Found {
+        relay_id: i64,
+        crew: u64,
+        discovery: Discovery,
+    },
 }
 
 /// What the connections of a relay tell the worker's heartbeat.

@@ -1,13 +1,15 @@
 //! One connection slot: a task that opens connections to the relay as they are needed and carries messages over
 //! them, in order. Never shares a connection.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::allowances::{Discovery, Place};
 use super::board::{Board, Item};
 use super::fate::{self, Fate, Rules};
 use super::port::Seat;
@@ -57,9 +59,24 @@ pub struct Slot {
     deps: Arc<SlotDeps>,
     seat: Seat,
     connection: Option<Connection>,
+    /// Its place among the connections that may be open; it waits for none without one.
+    place: Option<Place>,
+    /// A message that goes next, on this slot: the last connection did not take it, through no fault of it.
+    again: Option<Parcel>,
+    /// How the last connection ended, until a fresh one has taken what it did not.
+    session_end: Option<SessionEnd>,
     /// Whether it has opened a connection yet: the first one waits for nobody.
     has_opened: bool,
     backoff: Duration,
+}
+
+/// A session that may have ended by its relay's limit.
+struct SessionEnd {
+    /// Messages that it took.
+    n: u32,
+    /// The relay spoke of a limit.
+    is_said: bool,
+    words: String,
 }
 
 /// A message composed and addressed.
@@ -89,6 +106,9 @@ impl Slot {
             deps,
             seat,
             connection: None,
+            place: None,
+            again: None,
+            session_end: None,
             has_opened: false,
             backoff: BACKOFF_FIRST,
         }
@@ -99,6 +119,9 @@ impl Slot {
         while let Some(parcel) = self.next_parcel().await {
             self.carry(parcel).await;
         }
+        if let Some(parcel) = self.again.take() {
+            self.put_back(&parcel.item);
+        }
         self.close().await;
     }
 
@@ -106,7 +129,20 @@ impl Slot {
     /// its connection after a while.
     async fn next_parcel(&mut self) -> Option<Parcel> {
         let deps = Arc::clone(&self.deps);
+        if let Some(parcel) = self.again.take() {
+            if !deps.stop.is_cancelled() && carry::may_go(&parcel.item, deps.clock.now()) {
+                return Some(parcel);
+            }
+            self.put_back(&parcel.item);
+        }
         loop {
+            if self.place.is_none() {
+                tokio::select! {
+                    biased;
+                    () = deps.stop.cancelled() => return None,
+                    place = deps.relay.allowances.place() => self.place = Some(place),
+                }
+            }
             let item = tokio::select! {
                 biased;
                 () = deps.stop.cancelled() => return None,
@@ -164,11 +200,26 @@ impl Slot {
     fn all_well(&mut self) {
         self.backoff = BACKOFF_FIRST;
         self.deps.relay.gauges.set_trouble(None);
+        let taken_at = &self.deps.relay.taken_at;
+        *taken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// A message that the relay refused before its content. A connection that has carried messages may end at any
-    /// time, which says nothing of the relay: a fresh one will tell whether it still takes mail.
-    async fn refused(&mut self, item: &Item, failure: &Failure) {
+    /// time, which says nothing of the relay or the message: a fresh one will tell whether it still takes mail.
+    async fn refused(&mut self, parcel: Parcel, failure: &Failure) {
+        let n_sent = self.connection.as_ref().map_or(0, Connection::messages_sent);
+        if n_sent > 0 && fate::may_be_end_of_session(failure) {
+            self.session_end = Some(SessionEnd {
+                n: n_sent,
+                is_said: fate::is_said_to_be_full(failure),
+                words: failure.to_string(),
+            });
+            self.close().await;
+            self.again = Some(parcel);
+            return;
+        }
+        self.session_end = None;
+        let item = &parcel.item;
         let past = item.run.past(item.ordinal);
         let relay_id = self.deps.relay.id;
         self.heed_refusal(item.run.lane(item.ordinal), failure);
@@ -228,7 +279,9 @@ impl Slot {
     /// The open connection, or a new one. `None` when the relay does not let us in: the message was put back
     /// and this slot has waited.
     async fn connected(&mut self, item: &Item) -> Option<Connection> {
+        let session_max = self.deps.relay.allowances.session_max();
         if let Some(mut connection) = self.connection.take() {
+            session_max.inspect(|n| connection.limit_messages(*n));
             if connection.is_usable() && connection.check_idle().await.is_ok() {
                 return Some(connection);
             }
@@ -252,10 +305,18 @@ impl Slot {
             }
         };
         match opened {
-            Ok(connection) => {
-                self.deps.relay.gauges.opened();
+            Ok(mut connection) => {
+                session_max.inspect(|n| connection.limit_messages(*n));
+                self.deps.relay.opened();
                 self.let_in();
                 Some(connection)
+            }
+            Err(failure) if self.is_one_too_many(&failure) => {
+                self.put_back(item);
+                // Whoever has a connection goes on; this slot waits until there is a place.
+                self.place = None;
+                self.pause().await;
+                None
             }
             Err(failure) => {
                 self.not_let_in(&failure);
@@ -276,6 +337,41 @@ impl Slot {
                 crew: relay.crew,
             });
         }
+    }
+
+    /// The relay let others in, and takes their mail, and not this one: it may be one connection too many.
+    fn is_one_too_many(&self, failure: &Failure) -> bool {
+        let relay = &self.deps.relay;
+        if !relay.allowances.is_in_use() || !fate::may_be_one_too_many(failure) {
+            return false;
+        }
+        let is_said = fate::speaks_of_connections(failure);
+        if !is_said && !relay.took_lately() {
+            return false;
+        }
+        if let Some(discovery) = relay.allowances.turned_away(is_said, &failure.to_string()) {
+            self.tell_discovery(discovery);
+        }
+        true
+    }
+
+    /// A fresh connection has taken the message that the last one did not: that one had come to its end.
+    fn confirm_session_end(&mut self) {
+        let Some(end) = self.session_end.take() else { return };
+        let allowances = &self.deps.relay.allowances;
+        if let Some(discovery) = allowances.session_ended(end.n, end.is_said, &end.words) {
+            self.tell_discovery(discovery);
+        }
+    }
+
+    fn tell_discovery(&self, discovery: Discovery) {
+        let relay = &self.deps.relay;
+        tracing::info!(relay = %relay.name, kind = %discovery.kind, value = discovery.value, words = discovery.words, "Found out about a relay");
+        self.tell(News::Found {
+            relay_id: relay.id,
+            crew: relay.crew,
+            discovery,
+        });
     }
 
     /// The relay did not let us in. Who refuses who we are is left alone at once; any other failure may be an accident.
@@ -336,6 +432,10 @@ impl Slot {
     async fn back_off(&mut self, failure: &Failure) {
         tracing::warn!(relay = %self.deps.relay.name, %failure, retry_ms = self.backoff.as_millis() as u64, "The relay does not take mail");
         self.deps.relay.gauges.set_trouble(Some(failure));
+        self.pause().await;
+    }
+
+    async fn pause(&mut self) {
         let pause = self.backoff.mul_f64(0.5 + fastrand::f64());
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         tokio::select! {
@@ -357,13 +457,14 @@ impl Slot {
             relay_id: Some(self.deps.relay.id),
             email: &item.run.recipient(item.ordinal).email,
             jitter: fastrand::f64() * 2.0 - 1.0,
+            doubt_wait: None,
             now: self.deps.clock.now(),
         }
     }
 
     async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.deps.relay.gauges.closed();
+            self.deps.relay.closed();
             if connection.is_usable() {
                 connection.quit().await;
             }

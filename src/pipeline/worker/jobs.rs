@@ -163,6 +163,7 @@ fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<
         relay_id: None,
         email: &run.recipient(ordinal).email,
         jitter: 0.0,
+        doubt_wait: None,
         now: shared.deps.clock.now(),
     }
 }

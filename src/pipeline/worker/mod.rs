@@ -2,6 +2,7 @@
 //! looks after what no worker owns (due jobs, due campaigns, the jobs of dead workers). Never busy: it
 //! sleeps until somebody calls, something falls due, or the polling interval has passed.
 
+mod findings;
 mod heartbeat;
 mod jobs;
 mod pacer;

@@ -11,11 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::findings::Findings;
 use super::{RelaySource, Shared};
 use crate::domain::brake::{self, Brake, BrakeKind};
 use crate::domain::ledger::PaceRow;
 use crate::domain::relay::{Relay as Said, RelaySpec};
 use crate::domain::time::Timestamp;
+use crate::pipeline::deliver::allowances::Allowances;
 use crate::pipeline::deliver::port::{Door, Learnt, Terms};
 use crate::pipeline::deliver::{News, OPENED_PER_SEC_MAX, Relay, Slot, SlotDeps};
 use crate::smtp::{Pace, RelayConfig, TlsContext};
@@ -53,6 +55,7 @@ pub(super) struct Fleet {
     /// What is said and what was learnt, as of the last look.
     said: Vec<Said>,
     paces: Vec<PaceRow>,
+    findings: Findings,
     /// Relays that refused us, until that is written down.
     refused: HashMap<i64, String>,
     /// Probes that are this worker's, and until when.
@@ -75,6 +78,7 @@ impl Fleet {
     pub fn new(shared: Arc<Shared>) -> Self {
         let (tell, news) = mpsc::channel(NEWS_MAX);
         Self {
+            findings: Findings::new(Arc::clone(&shared)),
             shared,
             known: HashMap::new(),
             slots: JoinSet::new(),
@@ -129,11 +133,13 @@ impl Fleet {
             self.heed(news).await;
         }
         self.write_refusals().await;
+        self.findings.write().await;
         let store = Arc::clone(&self.shared.deps.store);
         self.said = self.read_relays().await?;
         let is_captured = self.said.iter().all(|said| said.spec.url == CAPTURE_URL);
         self.shared.deps.lanes.mute(is_captured);
         self.paces = store.paces().await?;
+        let findings = store.findings().await?;
         let now = self.shared.deps.clock.now();
         let gone: Vec<i64> = {
             let there: HashSet<i64> = self.said.iter().map(|r| r.id).collect();
@@ -146,6 +152,9 @@ impl Fleet {
             if self.known.get(&said.id).is_none_or(|crew| crew.url != said.spec.url) {
                 self.dismiss(said.id);
                 self.muster(&said);
+            }
+            if let Some(relay) = self.at_work(said.id).filter(|_| said.version > 0) {
+                self.findings.apply(&said, &relay, &findings, now).await?;
             }
             let terms = self.terms(&said, now).await?;
             self.shared.board.learn(terms);
@@ -327,7 +336,13 @@ impl Fleet {
             _ => RelayConfig::parse(&said.spec.url)?,
         };
         let tls = TlsContext::new(&config).map_err(|e| format!("preparing TLS: {e}"))?;
+        let allowances = Arc::new(Allowances::new(config.connections));
+        if said.version == 0 {
+            allowances.allow_all();
+        }
         Ok(Arc::new(Relay {
+            allowances,
+            taken_at: std::sync::Mutex::new(None),
             config,
             tls,
             opening: Pace::new(Some(OPENED_PER_SEC_MAX)),
@@ -355,8 +370,12 @@ impl Fleet {
 
     /// Whether these are the connections to the relay as it is said now.
     fn is_at_work(&self, id: i64, crew: u64) -> bool {
-        let known = self.known.get(&id).and_then(|known| known.relay.as_ref().ok());
-        known.is_some_and(|relay| relay.crew == crew)
+        self.at_work(id).is_some_and(|relay| relay.crew == crew)
+    }
+
+    fn at_work(&self, id: i64) -> Option<Arc<Relay>> {
+        let known = self.known.get(&id)?;
+        known.relay.as_ref().ok().map(Arc::clone)
     }
 
     fn name(&self, id: i64) -> Option<&str> {
@@ -371,6 +390,7 @@ impl Fleet {
             News::Refused { relay_id, crew, .. }
             | News::Failed { relay_id, crew, .. }
             | News::Works { relay_id, crew }
+            | News::Found { relay_id, crew, .. }
                 if !self.is_at_work(relay_id, crew) =>
             {
                 Ok(())
@@ -397,6 +417,15 @@ impl Fleet {
                     version: known.map_or(0, |r| r.version),
                 };
                 store.relay_failed(relay, &reason, pause, at).await.map(drop)
+            }
+            News::Found {
+                relay_id, discovery, ..
+            } => {
+                let said = self.said.iter().find(|said| said.id == relay_id).cloned();
+                if let Some((said, relay)) = said.zip(self.at_work(relay_id)) {
+                    self.findings.found(&said, &relay, discovery).await;
+                }
+                Ok(())
             }
             News::Works { relay_id, .. } => {
                 self.probes.remove(&relay_id);

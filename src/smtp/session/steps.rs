@@ -1,6 +1,8 @@
 //! The steps of a transaction: what is written, which replies are due, and which of them fit.
 //! Never decides whether another message follows.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::body::append_data;
@@ -36,7 +38,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     pub(super) async fn read_reset(&mut self) -> Result<(), Failure> {
         self.needs_rset = false;
-        let reply = self.wire.reply(self.timeouts.rset).await;
+        let reply = self.wire.reply(self.limit(Stage::Reset)).await;
         reply.and_then(accepted).map(drop).map_err(|cause| {
             // A relay that refuses RSET cannot be put in order again.
             self.is_dead = true;
@@ -71,12 +73,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(())
     }
 
-    /// Reads the replies to a pipelined MAIL, RCPT, DATA.
-    pub(super) async fn read_group(&mut self) -> Result<(), Failure> {
+    /// Reads the replies to a pipelined MAIL, RCPT, DATA; `is_flight` when they were written ahead of a reply to an end of data. Then a
+    /// relay may refuse them for that, one by one, and is in step.
+    pub(super) async fn read_group(&mut self, is_flight: bool) -> Result<(), Failure> {
         point!("mail-written");
         self.needs_rset = false;
         let mail = self.read(Stage::Mail).await?;
-        let mail = match self.positive(Stage::Mail, mail) {
+        let mail = match mail.code {
+            503 if is_flight => Err(Failure::new(Stage::Mail, Cause::Reply(mail))),
+            _ => self.positive(Stage::Mail, mail),
+        };
+        let mail = match mail {
             Ok(mail) => mail,
             Err(refused) => return Err(self.read_rest_after(refused).await),
         };
@@ -180,21 +187,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     fn judge_final(&mut self, reply: Result<Reply, Cause>, more_to_come: bool) -> Result<Reply, Cause> {
-        let reply = reply?;
-        if reply.code == 503 {
-            return Err(Cause::Desync("503 to the end of data".into()));
-        }
-        let reply = accepted(reply)?;
+        let reply = accepted(reply?)?;
         self.n_sent += 1;
         self.learn(&reply);
-        if !more_to_come && !self.wire.is_quiet() {
-            self.is_dead = true;
-            // "250 taken, 421 and goodbye" is in step. Everything else is a reply too many.
-            return match self.wire.take_reply()? {
-                Some(goodbye) if goodbye.is_closing() && self.wire.is_quiet() => Ok(reply),
-                _ => Err(Cause::Desync("more than one reply to the end of data".into())),
-            };
-        }
+        // Behind it there may be a goodbye, which is in step. Whatever it is, the next reply would not be the one that is due.
+        self.is_dead |= !more_to_come && !self.wire.is_quiet();
         Ok(reply)
     }
 
@@ -212,14 +209,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    pub(super) fn limit(&self, stage: Stage) -> std::time::Duration {
-        match stage {
+    pub(super) fn limit(&self, stage: Stage) -> Duration {
+        let limit = match stage {
             Stage::Mail => self.timeouts.mail,
             Stage::Rcpt => self.timeouts.rcpt,
             Stage::Data => self.timeouts.data,
             Stage::Reset => self.timeouts.rset,
             _ => self.timeouts.final_dot,
-        }
+        };
+        self.patience.map_or(limit, |patience| limit.min(patience))
     }
 
     /// Reads one reply. A 421 or no reply at all is the end of the connection.

@@ -1,8 +1,9 @@
 //! CHUNKING (RFC 3030): several messages in flight on one connection. All of a window goes out in one write, each message as MAIL, RCPT
 //! and `BDAT size LAST`; then the replies are read, and each message's own replies decide what became of it.
 //!
-//! Never believes a window that is out of step: a reply that does not fit puts every message of it in doubt, those before it
-//! included, since with one reply too many in the line each of them may have been meant for the message before.
+//! A verdict that was read in its order is final. A reply that does not fit ends the window: the message at hand and those behind it
+//! stay without an answer, and a refusal that was the last reply of a window counts once the answer to RSET has shown that nothing
+//! else was on its way.
 
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::super::body::append_chunk;
 use super::super::failure::{Cause, Failure, Stage};
 use super::super::reply::{Enhanced, Reply};
+use super::flight::{Flights, Sign, TRIAL_PATIENCE, is_unwelcome};
 use super::steps::after_end_of_data;
 use super::{Connection, Mail};
 
@@ -84,6 +86,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     pub(super) async fn send_window(&mut self, load: &[Mail<'_>]) -> Vec<Result<Reply, Failure>> {
         self.blank();
         let sent: Vec<Result<Sent, Failure>> = load.iter().map(|mail| self.push_whole(mail)).collect();
+        if self.is_on_trial() && !self.out.is_empty() {
+            self.out.extend_from_slice(b"RSET\r\n");
+            self.expect_reply();
+        }
         if self.out.is_empty() {
             return sent
                 .into_iter()
@@ -117,7 +123,51 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             None => Err(Failure::new(Stage::Body, cause.clone())),
         };
         let mut verdict = verdict;
-        sent.into_iter().map(|s| s.and_then(&mut verdict)).collect()
+        let is_flight = self.is_on_trial() || n_out > 1;
+        let verdicts: Vec<_> = sent.into_iter().map(|s| s.and_then(&mut verdict)).collect();
+        if is_flight && self.sign.is_none() {
+            self.sign = self.sign_of_window(&verdicts).await;
+        }
+        verdicts
+    }
+
+    /// Whether a window is one message with a command behind it, so that no more than one may be in doubt if the relay does not like it.
+    fn is_on_trial(&self) -> bool {
+        self.windows == Flights::Trial
+    }
+
+    /// What the relay's replies say about a window. On trial the reply to the command behind it is still to be read.
+    async fn sign_of_window(&mut self, verdicts: &[Result<Reply, Failure>]) -> Option<Sign> {
+        let is_unknown = |f: &&Failure| f.end_of_data_written && !matches!(f.cause, Cause::Reply(_));
+        let failures = |skip| verdicts.iter().skip(skip).filter_map(|v| v.as_ref().err());
+        if let Some(lost) = failures(0).find(is_unknown) {
+            return Some(Sign::Unanswered(format!("{}, in reply to the end of data", lost.cause)));
+        }
+        let refusal = |f: &Failure| match &f.cause {
+            Cause::Reply(reply) if f.stage == Stage::Mail && is_unwelcome(reply) => Some(reply.to_string()),
+            _ => None,
+        };
+        // Before the first of them nothing was written ahead.
+        if let Some(words) = failures(1).find_map(refusal) {
+            return Some(Sign::Refused(words));
+        }
+        if !self.is_on_trial() {
+            return None;
+        }
+        if self.is_dead {
+            return Some(Sign::Lost("the relay closed the connection, after its reply to the end of data".to_owned()));
+        }
+        self.patience = Some(TRIAL_PATIENCE);
+        let reset = self.read_reset().await;
+        self.patience = None;
+        Some(match reset {
+            Ok(()) => Sign::Taken,
+            Err(Failure {
+                cause: Cause::Reply(reply),
+                ..
+            }) if !reply.is_closing() => Sign::Refused(reply.to_string()),
+            Err(failure) => Sign::Lost(format!("{}, after its reply to the end of data", failure.cause)),
+        })
     }
 
     /// Puts one message together, unless it cannot be sent here.
@@ -173,20 +223,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 },
             });
         }
-        if broken.is_none() && !verdicts.is_empty() {
-            let is_refused = matches!(verdicts.last(), Some(Err(failure)) if failure.end_of_data_written);
-            broken = match is_refused && !self.is_dead {
-                true => self.confirm_refusal().await.err(),
-                false if n_more > 0 => self.wire.check_turn(n_more).err(),
-                false => self.check_end_of_window().await.err(),
-            };
-        }
-        if let Some(Cause::Desync(what)) = broken {
-            let doubt = |_| Err(after_end_of_data(Cause::Desync(what.clone())));
-            verdicts = verdicts.into_iter().map(doubt).collect();
+        if broken.is_none() && !self.is_on_trial() {
+            self.end_window(&mut verdicts, n_more).await;
         }
         self.n_sent += verdicts.iter().flatten().count() as u32;
         verdicts
+    }
+
+    /// Behind the last verdict there is nothing, or a goodbye; else the connection is of no use any more. A last refusal of content is
+    /// only known to be in order when nothing else was on its way.
+    async fn end_window(&mut self, verdicts: &mut [Result<Reply, Failure>], n_more: usize) {
+        let Some(last) = verdicts.last_mut() else { return };
+        let is_refused = matches!(last, Err(failure) if failure.end_of_data_written);
+        if is_refused && !self.is_dead {
+            if let Err(Cause::Desync(what)) = self.confirm_refusal().await {
+                self.is_dead = true;
+                *last = Err(after_end_of_data(Cause::Desync(what)));
+            }
+        } else if n_more > 0 {
+            self.is_dead |= self.wire.check_turn(n_more).is_err();
+        } else {
+            self.is_dead |= self.wire.expect_silence().await.is_err();
+        }
     }
 
     /// The replies to one message. `Ok` holds its verdict; a relay that said goodbye may still go on.
@@ -216,6 +274,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 let cause = Cause::Desync(what);
                 return Err(Break { cause, refused: None });
             }
+            if stage == Stage::FinalDot && refused.is_none() && is_unknown_command(&reply) {
+                return Ok(Err(self.forgo_chunking(reply)));
+            }
             self.needs_rset = !reply.is_positive();
             match reply.is_positive() {
                 true if stage == Stage::FinalDot => return Ok(Ok(reply)),
@@ -228,6 +289,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         Ok(Err(refused.expect("the last reply was a verdict or a refusal")))
     }
 
+    /// The relay announced CHUNKING and does not know BDAT: it takes the content for commands, and has not seen a message.
+    fn forgo_chunking(&mut self, reply: Reply) -> Failure {
+        self.is_dead = true;
+        self.sign = Some(Sign::Refused(reply.to_string()));
+        Failure::new(Stage::Mail, Cause::Reply(reply))
+    }
+
     /// Whether this reply can be the answer to this command.
     fn fits(&self, stage: Stage, reply: &Reply, is_refused: bool) -> Result<(), String> {
         let is_odd = match reply.digit() {
@@ -235,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             2 if is_refused => true,
             2 => stage == Stage::FinalDot && self.wording.as_ref().is_some_and(|w| w.is_no_verdict(reply)),
             3 => true,
-            _ => reply.code == 503 && !is_refused && stage != Stage::Reset,
+            _ => false,
         };
         match is_odd {
             true => Err(format!("{} to {stage}", reply.code)),
@@ -262,7 +330,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         let may_be_verdict = self.wording.as_ref().is_none_or(|w| w.may_be_verdict(&answer));
         if answer.is_positive() && !may_be_verdict {
             self.needs_rset = false;
-            return self.check_end_of_window().await;
+            let silence = self.wire.expect_silence().await;
+            self.is_dead |= silence.is_err();
+            return silence.or_else(desync_only);
         }
         self.is_dead = true;
         if answer.is_closing() || self.wire.write(b"QUIT\r\n", self.timeouts.quit).await.is_err() {
@@ -274,21 +344,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             (Err(cause), _) | (_, Err(cause)) => desync_only(cause),
         }
     }
-
-    /// Behind the last verdict there may be a goodbye, and nothing else.
-    async fn check_end_of_window(&mut self) -> Result<(), Cause> {
-        match self.wire.expect_silence().await {
-            Ok(()) => Ok(()),
-            Err(cause @ Cause::Desync(_)) => {
-                self.is_dead = true;
-                Err(cause)
-            }
-            Err(_gone) => {
-                self.is_dead = true;
-                Ok(())
-            }
-        }
-    }
 }
 
 /// A refusal stays what it is when the connection ends after it, but not when its replies turn out not to fit.
@@ -297,6 +352,11 @@ fn desync_only(cause: Cause) -> Result<(), Cause> {
         Cause::Desync(_) => Err(cause),
         _ => Ok(()),
     }
+}
+
+/// 500, 502 and 504 (RFC 5321 4.2.4): unlike 503 they say nothing of the moment.
+fn is_unknown_command(reply: &Reply) -> bool {
+    matches!(reply.code, 500 | 502 | 504)
 }
 
 fn refusal(stage: Stage, reply: Reply) -> Failure {

@@ -11,6 +11,7 @@ mod chunks;
 mod delivery;
 mod dkim;
 mod fan_out;
+mod findings;
 mod footing;
 mod intake;
 mod learnt;

@@ -203,14 +203,12 @@ async fn hand_over(relay: &RelayConfig, messages: &[Sent]) {
             .collect();
         at += load.len();
         let next = messages.get(at).filter(|_| connection.takes_next());
-        let sent = connection
-            .send(&mails, next.map(|next| (&next.envelope, next.bytes.len())))
-            .await;
-        for verdict in sent.verdicts {
+        let next = next.map(|next| (&next.envelope, next.bytes.len()));
+        for verdict in connection.send(&mails, next).await {
             assert!(verdict.unwrap().is_positive());
         }
-        if let Some(next) = sent.next {
-            next.unwrap();
+        if let Some((envelope, size)) = next {
+            connection.begin(envelope, size).await.unwrap();
         }
     }
     connection.quit().await;

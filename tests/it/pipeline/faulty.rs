@@ -13,6 +13,7 @@ use hikyaku::domain::contact::{Contact, List, Suppression, SuppressionReason};
 use hikyaku::domain::content::Content;
 use hikyaku::domain::counts::Counts;
 use hikyaku::domain::dkim::DkimKey;
+use hikyaku::domain::finding::{Finding, FindingKind};
 use hikyaku::domain::id::{BroadcastId, CampaignId, DkimKeyId, ListId, MessageId, TemplateId};
 use hikyaku::domain::job::{Claimed, JobEnd, JobKind, Lease, Stop};
 use hikyaku::domain::ledger::{Ask, Grant, PaceRow};
@@ -27,6 +28,7 @@ use hikyaku::store::audience::Audience;
 use hikyaku::store::delivery::{Ack, ChunkWork, Delivery, Progress};
 use hikyaku::store::dkim::Dkim;
 use hikyaku::store::fan_out::{FanOut, FanOutStep, Source};
+use hikyaku::store::findings::{Findings, Found};
 use hikyaku::store::footing::{Footing, SetAside};
 use hikyaku::store::intake::{Accepted, IdempotencyClaim, Intake, Page, Replay};
 use hikyaku::store::library::{Library, NewCampaign, Template};
@@ -283,6 +285,14 @@ pass_on! { Safety:
     fn failures(id: &BroadcastId) -> Vec<Failures>;
     fn retry_failed(id: &BroadcastId, classes: &[String], now: Timestamp) -> Retried;
     fn forget_bounces(before: Timestamp) -> u64;
+}
+
+pass_on! { Findings:
+    fn findings() -> Vec<Finding>;
+    fn try_out(relay: RelayAt, kind: FindingKind, address: &str, worker: i64, now: Timestamp) -> bool;
+    fn give_up_trial(relay_id: i64, kind: FindingKind, worker: i64) -> ();
+    fn write_finding(relay: RelayAt, found: &Found, now: Timestamp) -> bool;
+    fn forget_findings(relay_id: i64) -> i64;
 }
 
 pass_on! { Workers:

@@ -127,7 +127,7 @@ async fn connections_that_were_opened_together_do_not_end_together() {
                 .begin(&envelope("anna@example.org"), BODY.len())
                 .await
                 .unwrap();
-            connection.finish(BODY, None).await.this.unwrap();
+            connection.finish(BODY, None).await.unwrap();
         }
         carried.push(connection.messages_sent());
         drop(connection);

@@ -136,8 +136,8 @@ const MATRIX: [(Kind, [Cell; 13]); 15] = [
     (Kind::EndlessLines,    ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
     (Kind::EndlessLine,     ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
     (Kind::Split,           ["s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb", "s-kb"]),
-    (Kind::TwoInOne,        ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
-    (Kind::Surplus,         ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
+    (Kind::TwoInOne,        ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "dlxb", "s-xb", "ulxb", "ulxb", "s-xb"]),
+    (Kind::Surplus,         ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "dlxb", "s-xb", "ulxb", "ulxb", "s-xb"]),
     (Kind::GoOn,            ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
     (Kind::TwoCodes,        ["dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxn", "dlxb", "dlxb", "ulxb", "ulxb", "ulxb", "ulxb"]),
 ];
@@ -197,7 +197,7 @@ where
         envelope: &envelope,
         body,
     };
-    connection.send(&[mail], None).await.verdicts.remove(0)
+    connection.send(&[mail], None).await.remove(0)
 }
 
 /// One session against a broken relay, and the four letters of what it came to.
@@ -432,7 +432,7 @@ async fn a_stray_reply_while_a_window_is_written_is_out_of_step() {
                 body: body.as_bytes(),
             })
             .collect();
-        let verdicts = connection.send(&load, None).await.verdicts;
+        let verdicts = connection.send(&load, None).await;
         assert!(!connection.is_usable(), "{stray}");
         let got: Vec<_> = verdicts.iter().map(super::status).collect();
         let (doubt, later) = (MessageStatus::Uncertain, MessageStatus::Deferred);

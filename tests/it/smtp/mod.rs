@@ -17,7 +17,8 @@ mod timeouts;
 use hikyaku::domain::address::EmailAddress;
 use hikyaku::domain::message::MessageStatus;
 use hikyaku::sink::{Extensions, Script, Sink, SinkHandle, SinkOptions};
-use hikyaku::smtp::{Connection, Envelope, Failure, Finished, RelayConfig, Reply, TlsContext, verdict};
+use hikyaku::smtp::{Connection, Envelope, Failure, RelayConfig, Reply, TlsContext, verdict};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 const BODY: &[u8] = b"Subject: hello\r\nMessage-ID: <1@example.org>\r\n\r\nHello\r\n";
 
@@ -58,13 +59,29 @@ async fn open(relay: &RelayConfig) -> Result<Connection, Failure> {
 /// Hands one message over on an open connection.
 async fn hand_over(connection: &mut Connection, to: &str) -> Result<Reply, Failure> {
     connection.begin(&envelope(to), BODY.len()).await?;
-    connection.finish(BODY, None).await.this
+    connection.finish(BODY, None).await
+}
+
+/// What two messages came to, of which the second one was begun behind the first.
+struct Pair {
+    this: Result<Reply, Failure>,
+    next: Result<(), Failure>,
 }
 
 /// One message with another one begun behind it.
-async fn hand_over_with_next(connection: &mut Connection, to: &str, next: &str) -> Finished {
+async fn hand_over_with_next(connection: &mut Connection, to: &str, next: &str) -> Pair {
     connection.begin(&envelope(to), BODY.len()).await.unwrap();
-    connection.finish(BODY, Some((&envelope(next), BODY.len()))).await
+    finish_and_begin(connection, (&envelope(next), BODY.len())).await
+}
+
+/// The end of the message at hand, and the beginning of the next.
+async fn finish_and_begin<S>(connection: &mut Connection<S>, (next, size): (&Envelope, usize)) -> Pair
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let this = connection.finish(BODY, Some((next, size))).await;
+    let next = connection.begin(next, size).await;
+    Pair { this, next }
 }
 
 fn status(result: &Result<Reply, Failure>) -> MessageStatus {

@@ -110,7 +110,7 @@ async fn reports_are_asked_for_where_they_are_wanted_and_offered() {
         let mut connection = open(&relay).await.unwrap();
         let to = envelope("anna+1@example.org").with_id("msg+1");
         connection.begin(&to, BODY.len()).await.unwrap();
-        connection.finish(BODY, None).await.this.unwrap();
+        connection.finish(BODY, None).await.unwrap();
         assert_eq!(BODY.len(), 54, "the SIZE above");
         assert_eq!(sink.sink().newest(1)[0].commands, commands);
     }
@@ -195,7 +195,7 @@ async fn a_relay_that_takes_each_block_just_in_time_is_given_up_in_the_end() {
         .await
         .unwrap();
     let start = tokio::time::Instant::now();
-    let failure = connection.finish(&body, None).await.this.unwrap_err();
+    let failure = connection.finish(&body, None).await.unwrap_err();
     assert_eq!((failure.stage, failure.end_of_data_written), (Stage::Body, false), "{failure}");
     let took = start.elapsed().as_secs();
     assert!((1_190..=1_210).contains(&took), "{took} s");

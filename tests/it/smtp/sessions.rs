@@ -5,7 +5,8 @@ use hikyaku::sink::{Act, At, Extensions, Script, SinkOptions};
 use hikyaku::smtp::{Cause, Stage};
 
 use super::{
-    BODY, envelope, hand_over, hand_over_with_next, open, relay, start, status, with_script, without_pipelining,
+    BODY, envelope, finish_and_begin, hand_over, hand_over_with_next, open, relay, start, status, with_script,
+    without_pipelining,
 };
 
 #[tokio::test]
@@ -17,7 +18,7 @@ async fn a_message_arrives_as_it_was_written() {
         .begin(&envelope("anna@example.org"), body.len())
         .await
         .unwrap();
-    let reply = connection.finish(body, None).await.this.unwrap();
+    let reply = connection.finish(body, None).await.unwrap();
     assert_eq!((reply.code, reply.enhanced.unwrap().to_string()), (250, "2.0.0".to_owned()));
 
     let kept = &sink.sink().newest(9)[0];
@@ -45,7 +46,7 @@ async fn any_body_arrives_whole_and_alone() {
             .begin(&envelope("anna@example.org"), body.len())
             .await
             .unwrap();
-        connection.finish(body.as_bytes(), None).await.this.unwrap();
+        connection.finish(body.as_bytes(), None).await.unwrap();
         let mut expected = body.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n");
         if !expected.is_empty() && !expected.ends_with("\r\n") {
             expected.push_str("\r\n");
@@ -64,10 +65,10 @@ async fn with_pipelining_a_message_costs_one_round_trip() {
     let before = sink.sink().stats().flushes;
     connection.begin(&to, BODY.len()).await.unwrap();
     for _ in 0..9 {
-        let finished = connection.finish(BODY, Some((&to, BODY.len()))).await;
-        assert_eq!((status(&finished.this), finished.next), (MessageStatus::Sent, Some(Ok(()))));
+        let finished = finish_and_begin(&mut connection, (&to, BODY.len())).await;
+        assert_eq!((status(&finished.this), finished.next), (MessageStatus::Sent, Ok(())));
     }
-    connection.finish(BODY, None).await.this.unwrap();
+    connection.finish(BODY, None).await.unwrap();
     let stats = sink.sink().stats();
     assert_eq!((stats.accepted, stats.violations), (10, 0));
     assert_eq!(stats.flushes - before, 11, "one to begin, and one for each message");
@@ -88,8 +89,8 @@ async fn without_pipelining_nothing_is_sent_ahead() {
         let mut connection = open(&relay).await.unwrap();
         let before = sink.sink().stats().flushes;
         let finished = hand_over_with_next(&mut connection, "anna@example.org", "bo@example.org").await;
-        assert_eq!((status(&finished.this), finished.next), (MessageStatus::Sent, Some(Ok(()))));
-        connection.finish(BODY, None).await.this.unwrap();
+        assert_eq!((status(&finished.this), finished.next), (MessageStatus::Sent, Ok(())));
+        connection.finish(BODY, None).await.unwrap();
         let stats = sink.sink().stats();
         assert_eq!((stats.accepted, stats.violations, stats.flushes - before), (2, 0, 8));
     }
@@ -122,7 +123,7 @@ async fn a_refused_next_recipient_leaves_this_message_sent() {
         let mut connection = open(&relay(&sink)).await.unwrap();
         let finished = hand_over_with_next(&mut connection, "anna@example.org", "reject-550@example.org").await;
         assert_eq!(status(&finished.this), MessageStatus::Sent);
-        assert_eq!(finished.next.unwrap().unwrap_err().stage, Stage::Rcpt);
+        assert_eq!(finished.next.unwrap_err().stage, Stage::Rcpt);
         hand_over(&mut connection, "bo@example.org").await.unwrap();
         assert_eq!((sink.sink().stats().accepted, sink.sink().stats().connections), (2, 1));
     }
@@ -133,8 +134,8 @@ async fn a_message_refused_at_its_end_leaves_the_next_one_begun() {
     let sink = start(SinkOptions::default()).await;
     let mut connection = open(&relay(&sink)).await.unwrap();
     let finished = hand_over_with_next(&mut connection, "dot-554-5.7.1@example.org", "anna@example.org").await;
-    assert_eq!((status(&finished.this), finished.next), (MessageStatus::Failed, Some(Ok(()))));
-    connection.finish(BODY, None).await.this.unwrap();
+    assert_eq!((status(&finished.this), finished.next), (MessageStatus::Failed, Ok(())));
+    connection.finish(BODY, None).await.unwrap();
     assert_eq!(sink.sink().newest(9).len(), 1);
 }
 
@@ -197,11 +198,11 @@ async fn what_the_relay_cannot_take_is_not_even_tried() {
     assert_eq!(sink.sink().stats().flushes, before, "something was sent");
 
     connection.begin(&envelope("anna@example.org"), 10).await.unwrap();
-    let finished = connection
-        .finish(b"short\r\n", Some((&envelope("bo@example.org"), 99)))
-        .await;
-    assert_eq!(status(&finished.this), MessageStatus::Sent);
-    assert!(matches!(finished.next.unwrap().unwrap_err().cause, Cause::TooLarge { .. }));
+    let next = envelope("bo@example.org");
+    let this = connection.finish(b"short\r\n", Some((&next, 99))).await;
+    assert_eq!(status(&this), MessageStatus::Sent);
+    let next = connection.begin(&next, 99).await;
+    assert!(matches!(next.unwrap_err().cause, Cause::TooLarge { .. }));
     assert!(connection.is_usable());
 }
 

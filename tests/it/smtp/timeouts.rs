@@ -23,7 +23,7 @@ async fn fail_against(script: Script) -> (Failure, Duration) {
         Err(failure) => return (failure, start.elapsed()),
     };
     let failure = match connection.begin(&envelope("anna@example.org"), BODY.len()).await {
-        Ok(()) => connection.finish(BODY, None).await.this.unwrap_err(),
+        Ok(()) => connection.finish(BODY, None).await.unwrap_err(),
         Err(failure) => failure,
     };
     assert!(!connection.is_usable());
@@ -146,7 +146,7 @@ async fn a_relay_that_does_not_read_is_given_up_before_the_end_of_data_is_out() 
         .begin(&envelope("anna@example.org"), body.len())
         .await
         .unwrap();
-    let failure = connection.finish(&body, None).await.this.unwrap_err();
+    let failure = connection.finish(&body, None).await.unwrap_err();
     server.abort();
     assert_eq!(failure.cause, Cause::Timeout(Duration::from_secs(180)));
     assert_eq!((failure.stage, failure.end_of_data_written), (Stage::Body, false), "{failure}");

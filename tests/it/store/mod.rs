@@ -10,6 +10,7 @@ mod dkim;
 mod errors;
 mod failures;
 mod fan_out;
+mod findings;
 mod footing;
 mod intake;
 mod library;

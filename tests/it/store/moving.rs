@@ -181,6 +181,8 @@ async fn fill(w: &World) {
         "INSERT INTO api_keys (id, name, secret_hash, scopes, created_at, last_used_at, revoked_at)
          VALUES ('key', 'n', 'h', '[]', 1, NULL, NULL)",
         "INSERT INTO pace (relay_id, lane, updated_at) VALUES (1, '', 7), (1, 'example.org', 7)",
+        "INSERT INTO findings (relay_id, kind, address, value, words, found_at, trial_worker)
+         VALUES (1, 'flights', 'h:25', NULL, '', 1, 9), (1, 'connections', 'h:25', 4, '421 zuviel ü', 1, NULL)",
         "INSERT INTO dkim_keys (id, domain, selector, algorithm, private_key, public_key, created_at, enabled_at)
          VALUES ('dkm_1', 'example.org', 's', 'rsa', 'p', 'q', 1, NULL)",
         "INSERT INTO bounces (address, class, n, first_at, last_at)

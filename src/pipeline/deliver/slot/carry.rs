@@ -2,18 +2,40 @@
 //! DATA, where the next message is begun behind the content of the one at hand, and a window of CHUNKING, where several are at
 //! hand. Never writes an end of data whose intent is not durable, and never leaves an outcome unwritten.
 
-use super::fate::{self, Fate};
-use super::{Connection, Item, Parcel, Slot};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::allowances::Leave;
+use super::fate::{self, Fate, Rules};
+use super::{Connection, Item, Parcel, Relay, Slot};
+use crate::domain::finding::FindingKind;
 use crate::domain::time::Timestamp;
 use crate::pipeline::settle::{Durable, Entry, Note};
 use crate::smtp::failure::Failure;
 use crate::smtp::reply::Reply;
-use crate::smtp::session::{Mail, Sent};
+use crate::smtp::session::{Flights, Mail, Sign};
 use crate::store::delivery::Settled;
 
 /// A window takes no more messages beyond this many bytes: the round trip is no longer what costs time then, and a connection
 /// that breaks should not leave many megabytes in doubt.
 const WINDOW_LEN_MAX: usize = 512 * 1024;
+
+/// What became of a message waits no longer than this for the relay's answer to the next one, and is written down by itself then.
+const UNWRITTEN_MAX: Duration = Duration::from_secs(1);
+
+/// A message that came into doubt by a trial of flights is sent again after this, where the policy says so.
+const TRIAL_DOUBT_WAIT: Duration = Duration::from_secs(5);
+
+/// What the message behind the one at hand has come to.
+enum Begun {
+    /// There is none.
+    Nothing,
+    /// The relay waits for its content.
+    Accepted,
+    Refused(Failure),
+    /// This worker was told to stop.
+    Stopped,
+}
 
 /// What a message that was at hand has come to, before that is durable. `None`: it was announced, and the relay never heard of it.
 struct Ended {
@@ -27,15 +49,22 @@ impl Slot {
         let Some(mut connection) = self.connected(&parcel.item).await else {
             return;
         };
+        let relay = Arc::clone(&self.deps.relay);
+        let mut leave = Some(leave_for_windows(&relay, &mut connection));
+        let mut parcel = parcel;
         if connection.window() == 0 {
-            let Some(begun) = self.begin(connection, &parcel).await else {
+            let Some(begun) = self.begin(connection, parcel).await else {
                 return;
             };
-            connection = begun;
+            (connection, parcel) = begun;
         }
         let mut at_hand = vec![parcel];
         let mut ended = Vec::new();
         loop {
+            if connection.awaits_content() {
+                drop(leave.take());
+                leave = Some(leave_for_flights(&relay, &mut connection));
+            }
             self.fill(&mut at_hand, connection.window()).await;
             // The next message is composed while the commit runs: the round trip waits for the longer of the two.
             let committed = self.commit(std::mem::take(&mut ended), &at_hand);
@@ -50,22 +79,42 @@ impl Slot {
             }
             let load: Vec<Mail> = at_hand.iter().map(Parcel::mail).collect();
             let with_next = next.as_ref().map(|p| (&p.envelope, p.bytes.len()));
-            let Sent { verdicts, next: begun } = connection.send(&load, with_next).await;
+            let verdicts = connection.send(&load, with_next).await;
             let trouble = trouble(&verdicts, connection.is_usable());
+            let is_trial = leave.as_ref().is_some_and(|leave| leave.flights == Flights::Trial);
             let items = std::mem::take(&mut at_hand).into_iter().map(|p| p.item);
             ended = items
                 .zip(verdicts)
-                .map(|(item, verdict)| self.judge(item, verdict))
+                .map(|(item, verdict)| self.judge(item, verdict, is_trial))
                 .collect();
+            let begun = match &next {
+                Some(next) => self.begin_next(&mut connection, next, &mut ended).await,
+                None => Begun::Nothing,
+            };
+            let sign = self.heed_sign(&mut connection, leave.take());
             match (begun, next) {
-                (Some(Ok(())), Some(next)) => at_hand = vec![next],
-                (Some(Err(failure)), Some(next)) => {
+                (Begun::Accepted, Some(next)) => at_hand = vec![next],
+                (Begun::Refused(failure), Some(next)) => {
                     self.keep(connection);
                     self.commit(ended, &[]).await;
-                    return self.refused(&next.item, &failure).await;
+                    return match sign {
+                        // It came early, and is said again now.
+                        Some(Sign::Refused(_) | Sign::Unanswered(_) | Sign::Lost(_)) if is_trial => {
+                            self.again = Some(next);
+                        }
+                        Some(Sign::Refused(_)) => self.again = Some(next),
+                        _ => self.refused(next, &failure).await,
+                    };
+                }
+                (Begun::Stopped, Some(next)) => {
+                    drop(connection);
+                    self.deps.relay.closed();
+                    self.put_back(&next.item);
+                    return self.commit(ended, &[]).await;
                 }
                 _ => {
                     if trouble.is_none() {
+                        leave = Some(leave_for_windows(&relay, &mut connection));
                         self.fill(&mut at_hand, connection.window()).await;
                     }
                     if at_hand.is_empty() {
@@ -82,26 +131,64 @@ impl Slot {
     }
 
     /// MAIL, RCPT and DATA for the first message. `None` when it does not go on: then everything about it is done.
-    async fn begin(&mut self, mut connection: Connection, parcel: &Parcel) -> Option<Connection> {
+    async fn begin(&mut self, mut connection: Connection, parcel: Parcel) -> Option<(Connection, Parcel)> {
         let begun = tokio::select! {
             biased;
             begun = connection.begin(&parcel.envelope, parcel.bytes.len()) => begun,
             // Nothing is at stake before the content, and a slow relay must not hold up our end.
             () = self.deps.stop.cancelled() => {
                 drop(connection);
-                self.deps.relay.gauges.closed();
+                self.deps.relay.closed();
                 self.put_back(&parcel.item);
                 return None;
             }
         };
         match begun {
-            Ok(()) => Some(connection),
+            Ok(()) => {
+                self.confirm_session_end();
+                Some((connection, parcel))
+            }
             Err(failure) => {
                 self.connection = Some(connection);
-                self.refused(&parcel.item, &failure).await;
+                self.refused(parcel, &failure).await;
                 None
             }
         }
+    }
+
+    /// As [`Slot::begin`], for the message behind the one at hand. What that one came to must not wait for long: a relay that has fallen
+    /// silent would keep it from being written down.
+    async fn begin_next(&self, connection: &mut Connection, next: &Parcel, ended: &mut Vec<Ended>) -> Begun {
+        let begun = connection.begin(&next.envelope, next.bytes.len());
+        tokio::pin!(begun);
+        let in_time = tokio::select! {
+            biased;
+            begun = &mut begun => Some(begun),
+            () = self.deps.stop.cancelled() => return Begun::Stopped,
+            () = tokio::time::sleep(UNWRITTEN_MAX) => None,
+        };
+        let begun = match in_time {
+            Some(begun) => begun,
+            None => {
+                self.commit(std::mem::take(ended), &[]).await;
+                tokio::select! {
+                    biased;
+                    begun = begun => begun,
+                    () = self.deps.stop.cancelled() => return Begun::Stopped,
+                }
+            }
+        };
+        begun.map_or_else(Begun::Refused, |()| Begun::Accepted)
+    }
+
+    /// How the relay took what was written ahead, which may be news for all workers.
+    fn heed_sign(&self, connection: &mut Connection, leave: Option<Leave<'_>>) -> Option<Sign> {
+        let sign = connection.take_sign()?;
+        let discovery = self.deps.relay.allowances.heed(&leave?, &sign);
+        if let Some(discovery) = discovery {
+            self.tell_discovery(discovery);
+        }
+        Some(sign)
     }
 
     /// The message to begin behind the content of the one at hand, if the connection takes one.
@@ -128,14 +215,14 @@ impl Slot {
     fn keep(&mut self, connection: Connection) {
         if connection.awaits_content() {
             drop(connection);
-            self.deps.relay.gauges.closed();
+            self.deps.relay.closed();
         } else {
             self.connection = Some(connection);
         }
     }
 
     /// What a message has come to whose content was written, or would have been.
-    fn judge(&mut self, item: Item, verdict: Result<Reply, Failure>) -> Ended {
+    fn judge(&mut self, item: Item, verdict: Result<Reply, Failure>, is_trial: bool) -> Ended {
         let past = item.run.past(item.ordinal);
         let fate = match verdict {
             Ok(reply) => {
@@ -144,7 +231,12 @@ impl Slot {
             }
             Err(failure) => {
                 self.heed_refusal(item.run.lane(item.ordinal), &failure);
-                fate::refused(item.ordinal, past, &failure, &self.rules(&item))
+                let rules = Rules {
+                    // The relay did not like the trial, and it is known why: nothing is learnt by waiting.
+                    doubt_wait: is_trial.then_some(TRIAL_DOUBT_WAIT),
+                    ..self.rules(&item)
+                };
+                fate::refused(item.ordinal, past, &failure, &rules)
             }
         };
         let outcome = match fate {
@@ -215,6 +307,20 @@ impl Slot {
     }
 }
 
+/// How this connection may send a window now.
+fn leave_for_windows<'a>(relay: &'a Relay, connection: &mut Connection) -> Leave<'a> {
+    let leave = relay.allowances.leave(FindingKind::Windows);
+    connection.set_windows(leave.flights);
+    leave
+}
+
+/// Whether this connection may write the next message's commands ahead now.
+fn leave_for_flights<'a>(relay: &'a Relay, connection: &mut Connection) -> Leave<'a> {
+    let leave = relay.allowances.leave(FindingKind::Flights);
+    connection.set_flights(leave.flights);
+    leave
+}
+
 fn entry(item: &Item, note: Note) -> Entry {
     Entry {
         lease: item.run.lease,
@@ -222,7 +328,7 @@ fn entry(item: &Item, note: Note) -> Entry {
     }
 }
 
-fn may_go(item: &Item, now: Timestamp) -> bool {
+pub(super) fn may_go(item: &Item, now: Timestamp) -> bool {
     let is_expired = item.run.prepared.expires_at.is_some_and(|at| at <= now);
     !item.run.is_halted() && !is_expired
 }
