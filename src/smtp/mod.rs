@@ -24,6 +24,7 @@ pub mod transcript;
 pub mod verdict;
 
 mod auth;
+mod link;
 mod open;
 mod wire;
 

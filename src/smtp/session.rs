@@ -13,11 +13,11 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::config::{Notify, RelayConfig, Timeouts};
 use super::failure::{Cause, Failure, Stage};
+use super::link::Link;
 use super::open::{self, Capabilities};
 use super::reply::Reply;
 use super::tls::TlsContext;
@@ -87,7 +87,7 @@ pub struct Mail<'a> {
 }
 
 /// An open connection, past EHLO, TLS and AUTH.
-pub struct Connection<S = TcpStream> {
+pub struct Connection<S = Link> {
     wire: Wire<S>,
     offers: Capabilities,
     /// Offered and wanted.
@@ -127,7 +127,7 @@ pub struct Connection<S = TcpStream> {
     due: Vec<usize>,
 }
 
-impl Connection<TcpStream> {
+impl Connection<Link> {
     /// Connects and introduces us, up to and including AUTH.
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl Connection<TcpStream> {
     pub async fn open(relay: &RelayConfig, tls: &TlsContext) -> Result<Self, Failure> {
         let stream = open::tcp(relay).await?;
         let helo = open::helo_name(relay, &stream);
-        Self::establish(stream, relay, tls, &helo).await
+        Self::establish(Link::new(stream), relay, tls, &helo).await
     }
 
     /// As [`Connection::open`], and everything that is said is written down, also on the connection from then on.
@@ -149,7 +149,7 @@ impl Connection<TcpStream> {
             recorder.note(format!("connected to {there} from {here}"));
         }
         let helo = open::helo_name(relay, &stream);
-        Self::greeted(stream, relay, tls, &helo, Some(recorder.clone())).await
+        Self::greeted(Link::new(stream), relay, tls, &helo, Some(recorder.clone())).await
     }
 }
 
@@ -322,6 +322,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.n_begun < self.n_begun_max && Instant::now() < self.old_at
+    }
+
+    /// Whether the relay announces PIPELINING.
+    #[must_use]
+    pub fn offers_pipelining(&self) -> bool {
+        self.offers.pipelining
+    }
+
+    /// Whether the relay announces CHUNKING, with the PIPELINING that windows need.
+    #[must_use]
+    pub fn offers_chunking(&self) -> bool {
+        self.offers.chunking && self.offers.pipelining
     }
 
     /// No more messages than this, which was learnt from other connections.

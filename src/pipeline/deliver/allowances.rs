@@ -60,6 +60,8 @@ struct State {
     places: u32,
     n_placed: u32,
     n_open: u32,
+    /// Being opened.
+    n_opening: u32,
     n_turned_away: u32,
 }
 
@@ -95,6 +97,15 @@ impl Drop for Place {
     }
 }
 
+/// A connection being opened.
+pub struct Opening(std::sync::Arc<Allowances>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.state().n_opening -= 1;
+    }
+}
+
 impl Allowances {
     /// Nothing is known but how many connections are configured.
     #[must_use]
@@ -114,6 +125,7 @@ impl Allowances {
                 places: u32::from(connections),
                 n_placed: 0,
                 n_open: 0,
+                n_opening: 0,
                 n_turned_away: 0,
             }),
             freed: Notify::new(),
@@ -271,6 +283,13 @@ impl Allowances {
         }
     }
 
+    /// A connection is being opened. It is let in, or not, when the value ends.
+    #[must_use]
+    pub fn opening(self: &std::sync::Arc<Self>) -> Opening {
+        self.state().n_opening += 1;
+        Opening(std::sync::Arc::clone(self))
+    }
+
     /// A connection was let in.
     pub fn opened(&self) {
         let mut state = self.state();
@@ -283,25 +302,43 @@ impl Allowances {
         self.state().n_open -= 1;
     }
 
-    /// Whether this worker has connections to the relay.
+    /// Whether this worker has connections to the relay, and whether it is opening some.
     #[must_use]
-    pub fn is_in_use(&self) -> bool {
-        self.state().n_open > 0
+    pub fn in_use(&self) -> (bool, bool) {
+        let state = self.state();
+        (state.n_open > 0, state.n_opening > 0)
     }
 
-    /// A connection was not let in while others are open. Returns the limit when it is one for certain.
+    /// A connection was not let in while others are open, or being opened. Returns the limit when it is one for certain; of those being
+    /// opened some may be too many as well, and say so then.
     pub fn turned_away(&self, is_said: bool, words: &str) -> Option<Discovery> {
         let mut state = self.state();
         state.n_turned_away += 1;
-        let is_certain = is_said || state.n_turned_away >= TURNED_AWAY_MAX;
-        if !is_certain || state.n_open == 0 || state.n_open >= state.places {
+        let is_certain = is_said || (state.n_open > 0 && state.n_turned_away >= TURNED_AWAY_MAX);
+        let n_left = state.n_open + state.n_opening;
+        if !is_certain || n_left == 0 || n_left >= state.places {
             return None;
         }
-        state.places = state.n_open;
+        state.places = n_left;
         state.n_turned_away = 0;
         Some(Discovery {
             kind: FindingKind::Connections,
-            value: Some(i64::from(state.n_open)),
+            value: Some(i64::from(n_left)),
+            words: words.to_owned(),
+        })
+    }
+
+    /// The relay does not announce what a flight needs.
+    pub fn not_announced(&self, kind: FindingKind, words: &str) -> Option<Discovery> {
+        let mut state = self.state();
+        let liberty = state.liberty(kind);
+        if !matches!(liberty.known, Known::OnTrial | Known::Taken) {
+            return None;
+        }
+        liberty.known = Known::Refused;
+        Some(Discovery {
+            kind,
+            value: Some(0),
             words: words.to_owned(),
         })
     }

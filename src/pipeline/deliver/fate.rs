@@ -140,8 +140,8 @@ fn speaks_of_session(text: &str) -> bool {
 pub fn may_be_one_too_many(failure: &Failure) -> bool {
     let is_early = failure.stage <= Stage::Ehlo;
     match &failure.cause {
-        Cause::Reply(reply) => is_early && (reply.digit() == 4 || speaks_of_connections(failure)),
-        Cause::Closed | Cause::Io(_) => is_early,
+        Cause::Reply(_) => is_early && speaks_of_connections(failure),
+        Cause::Closed | Cause::Io(_) => is_early && failure.stage > Stage::Connect,
         _ => false,
     }
 }

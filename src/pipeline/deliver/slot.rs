@@ -17,6 +17,7 @@ use super::run::Halt;
 use super::{News, Relay};
 use crate::clock::Clock;
 use crate::domain::brake::{Brake, BrakeKind};
+use crate::domain::finding::FindingKind;
 use crate::domain::id::MessageId;
 use crate::domain::message::MessageStatus;
 use crate::domain::retry::RetryPolicy;
@@ -294,6 +295,7 @@ impl Slot {
             if !is_first {
                 deps.relay.opening.ready().await;
             }
+            let _opening = deps.relay.allowances.opening();
             Connection::open(&deps.relay.config, &deps.relay.tls).await
         };
         let opened = tokio::select! {
@@ -308,6 +310,7 @@ impl Slot {
             Ok(mut connection) => {
                 session_max.inspect(|n| connection.limit_messages(*n));
                 self.deps.relay.opened();
+                self.heed_offers(&connection);
                 self.let_in();
                 Some(connection)
             }
@@ -342,17 +345,35 @@ impl Slot {
     /// The relay let others in, and takes their mail, and not this one: it may be one connection too many.
     fn is_one_too_many(&self, failure: &Failure) -> bool {
         let relay = &self.deps.relay;
-        if !relay.allowances.is_in_use() || !fate::may_be_one_too_many(failure) {
+        let (is_open, is_opening) = relay.allowances.in_use();
+        if !(is_open || is_opening) || !fate::may_be_one_too_many(failure) {
             return false;
         }
         let is_said = fate::speaks_of_connections(failure);
-        if !is_said && !relay.took_lately() {
+        // A relay that goes down hangs up on all; one that is full takes the others' mail.
+        if !is_said && !is_opening && !relay.took_lately() {
             return false;
         }
         if let Some(discovery) = relay.allowances.turned_away(is_said, &failure.to_string()) {
             self.tell_discovery(discovery);
         }
         true
+    }
+
+    /// What the relay announces may leave nothing to try.
+    fn heed_offers(&self, connection: &Connection) {
+        let allowances = &self.deps.relay.allowances;
+        if !connection.offers_pipelining()
+            && let Some(discovery) = allowances.not_announced(FindingKind::Flights, "it does not announce PIPELINING")
+        {
+            self.tell_discovery(discovery);
+        }
+        if !connection.offers_chunking()
+            && let Some(discovery) =
+                allowances.not_announced(FindingKind::Windows, "it does not announce CHUNKING with PIPELINING")
+        {
+            self.tell_discovery(discovery);
+        }
     }
 
     /// A fresh connection has taken the message that the last one did not: that one had come to its end.

@@ -132,6 +132,17 @@ fn connections_are_limited_to_those_that_were_let_in() {
     allowances.opened();
     let silent = [(); 3].map(|()| allowances.turned_away(false, "closed").and_then(|d| d.value));
     assert_eq!(silent, [None, None, Some(1)]);
+    let allowances = Arc::new(Allowances::new(8));
+    allowances.opened();
+    let opening: Vec<Opening> = (0..4).map(|_| allowances.opening()).collect();
+    let said = || {
+        allowances
+            .turned_away(true, "421 too many connections")
+            .and_then(|d| d.value)
+    };
+    assert_eq!(said(), Some(5), "of those being opened some may be let in");
+    drop(opening);
+    assert_eq!(said(), Some(1));
 }
 
 #[tokio::test]
