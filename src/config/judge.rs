@@ -198,6 +198,7 @@ impl Judge {
             outcomes_min: self.within("safety.outcomes_min", raw.outcomes_min, 1..=1_000_000) as i64,
             refused_percent_max: self.within("safety.refused_percent_max", raw.refused_percent_max, 1..=100) as u8,
             refused_min: self.within("safety.refused_min", raw.refused_min, 1..=1_000_000) as i64,
+            doubts_max: self.within("safety.doubts_max", raw.doubts_max, 1..=1_000_000) as i64,
             canary_wait_ms: 1_000 * self.within("safety.canary_wait_secs", raw.canary_wait_secs, 0..=86_400) as i64,
         }
     }

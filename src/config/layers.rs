@@ -96,6 +96,7 @@ pub(super) struct RawSafety {
     pub outcomes_min: u64,
     pub refused_percent_max: u64,
     pub refused_min: u64,
+    pub doubts_max: u64,
     pub canary_wait_secs: u64,
 }
 

@@ -211,7 +211,6 @@ pub struct Brief {
     /// The Date header of every message and every attempt: the planned start, else the acceptance.
     pub date: Timestamp,
     pub expires_at: Option<Timestamp>,
-    pub on_uncertain: OnUncertain,
     /// The only relay that may carry it; `None` is any.
     pub relay: Option<String>,
 }

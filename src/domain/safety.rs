@@ -32,6 +32,8 @@ pub struct Limits {
     pub refused_percent_max: u8,
     /// So many of them at least, so that one odd receiver does not stop everybody.
     pub refused_min: i64,
+    /// Messages of a broadcast that a relay may leave in doubt in the same way, beyond one for each connection.
+    pub doubts_max: i64,
     /// How long a canary's deferred messages are waited for, in milliseconds.
     pub canary_wait_ms: i64,
 }
@@ -44,6 +46,7 @@ impl Default for Limits {
             outcomes_min: 200,
             refused_percent_max: 5,
             refused_min: 20,
+            doubts_max: 5,
             canary_wait_ms: 15 * 60 * 1_000,
         }
     }
@@ -56,6 +59,14 @@ pub struct ByClass {
     pub n: i64,
 }
 
+/// Messages that a relay left in doubt, in the same way: their end of data was written and no reply to it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubts {
+    pub relay: String,
+    pub class: String,
+    pub n: i64,
+}
+
 /// The counts from which failures are reckoned: those of the start, of the last look with nothing wrong, or of the moment
 /// when somebody resumed the broadcast.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -64,6 +75,8 @@ pub struct Seen {
     pub outcomes: i64,
     pub failed: i64,
     pub by_class: Vec<ByClass>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<Doubts>,
     /// Shares that somebody has seen and let pass.
     pub failed_percent: u8,
     pub refused_percent: u8,
@@ -77,6 +90,7 @@ impl Seen {
             outcomes: tally.outcomes(),
             failed: tally.failed,
             by_class: tally.by_class.clone(),
+            doubts: tally.doubts.clone(),
             ..self.clone()
         }
     }
@@ -100,6 +114,11 @@ impl Seen {
     fn of_class(&self, class: &str) -> i64 {
         self.by_class.iter().find(|c| c.class == class).map_or(0, |c| c.n)
     }
+
+    fn in_doubt_by(&self, relay: &str, class: &str) -> i64 {
+        let alike = |d: &&Doubts| d.relay == relay && d.class == class;
+        self.doubts.iter().find(alike).map_or(0, |d| d.n)
+    }
 }
 
 /// What became of a broadcast's messages so far; while a canary runs, of the canary's.
@@ -114,6 +133,8 @@ pub struct Tally {
     pub uncertain: i64,
     /// The failed ones by reason, the commonest first.
     pub by_class: Vec<ByClass>,
+    /// Messages left in doubt by relays, also those that were sent again and those that are to be.
+    pub doubts: Vec<Doubts>,
     /// Whether there are no more recipients to come.
     pub is_split: bool,
 }
@@ -194,6 +215,8 @@ pub enum PauseKind {
     Failures,
     /// Messages fail for a reason that the rest would meet as well.
     Refused,
+    /// A relay leaves too many messages in doubt: to send them again might be to send everything twice.
+    Doubt,
 }
 
 impl PauseKind {
@@ -204,6 +227,7 @@ impl PauseKind {
             PauseKind::Canary => "canary",
             PauseKind::Failures => "failures",
             PauseKind::Refused => "refused",
+            PauseKind::Doubt => "doubt",
         }
     }
 }
@@ -228,6 +252,9 @@ pub struct Evidence {
     pub percent_max: u8,
     /// Whether the reason is one that the rest would meet as well.
     pub concerns_the_rest: bool,
+    /// The relay that it is about, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
     #[serde(default)]
     pub example: Option<Example>,
 }
@@ -267,9 +294,13 @@ pub enum Step {
     Reckon(Seen),
 }
 
-/// Looks at a broadcast and says what is to be done.
+/// Looks at a broadcast and says what is to be done. A relay that restarts leaves one message in doubt for each of the `connections` that
+/// there are to relays.
 #[must_use]
-pub fn judge(w: &Watched, limits: &Limits, now: Timestamp) -> Step {
+pub fn judge(w: &Watched, limits: &Limits, connections: i64, now: Timestamp) -> Step {
+    if let Some(pause) = judge_doubts(w, limits.doubts_max + connections) {
+        return Step::Pause(pause);
+    }
     if w.canary == Some(CanaryState::Running)
         && let Some(rule) = w.safety.canary
     {
@@ -279,6 +310,24 @@ pub fn judge(w: &Watched, limits: &Limits, now: Timestamp) -> Step {
         }
     }
     judge_failures(w, limits)
+}
+
+/// Whatever is asked for: a doubt that repeats itself is no accident, and each further message might be sent twice.
+fn judge_doubts(w: &Watched, doubts_max: i64) -> Option<Pause> {
+    let new = |d: &Doubts| d.n - w.seen.in_doubt_by(&d.relay, &d.class);
+    let most = w.tally.doubts.iter().max_by_key(|d| new(d))?;
+    (new(most) > doubts_max).then(|| Pause {
+        kind: PauseKind::Doubt,
+        evidence: Some(Evidence {
+            class: most.class.clone(),
+            failed: new(most),
+            outcomes: w.tally.outcomes() - w.seen.outcomes,
+            percent_max: 0,
+            concerns_the_rest: true,
+            relay: Some(most.relay.clone()),
+            example: None,
+        }),
+    })
 }
 
 fn judge_canary(w: &Watched, rule: CanaryRule, limits: &Limits, now: Timestamp) -> Step {
@@ -320,6 +369,7 @@ fn hold_canary(t: &Tally, percent_max: u8) -> Step {
             failed: t.failed,
             outcomes: t.outcomes(),
             percent_max,
+            relay: None,
             example: None,
         }),
     })
@@ -327,7 +377,7 @@ fn hold_canary(t: &Tally, percent_max: u8) -> Step {
 
 fn judge_failures(w: &Watched, limits: &Limits) -> Step {
     let failed_percent_max = match w.safety.auto_pause {
-        Some(AutoPause::Off) => return Step::Nothing,
+        Some(AutoPause::Off) => return reckon(w),
         Some(AutoPause::AbovePercent(percent)) => percent,
         None => limits.failed_percent_max,
     };
@@ -360,6 +410,7 @@ fn judge_failures(w: &Watched, limits: &Limits) -> Step {
                 outcomes,
                 percent_max,
                 concerns_the_rest: reason::concerns_the_rest(class),
+                relay: None,
                 example: None,
             }),
         })
@@ -376,10 +427,15 @@ fn judge_failures(w: &Watched, limits: &Limits) -> Step {
     {
         return pause(PauseKind::Failures, &common.class, failed, failed_max);
     }
-    if outcomes >= WINDOW {
-        return Step::Reckon(seen.at(t));
+    reckon(w)
+}
+
+/// Nothing was wrong; a window ends after so many outcomes.
+fn reckon(w: &Watched) -> Step {
+    match w.tally.outcomes() - w.seen.outcomes >= WINDOW {
+        true => Step::Reckon(w.seen.at(&w.tally)),
+        false => Step::Nothing,
     }
-    Step::Nothing
 }
 
 fn exceeds(failed: i64, of: i64, percent: u8) -> bool {
@@ -415,6 +471,13 @@ impl Pause {
                 "{} of the last {} messages failed ({share} %, {} % is allowed); {mostly}",
                 e.failed, e.outcomes, e.percent_max
             ),
+            PauseKind::Doubt => format!(
+                "the relay {} gave no reply to the end of {} messages{}, so that nobody knows whether it took them; none of them is \
+                 sent again by itself",
+                e.relay.as_deref().unwrap_or_default(),
+                e.failed,
+                e.example.as_ref().map_or(String::new(), |x| format!(" ({})", x.text))
+            ),
             PauseKind::Refused => format!(
                 "{} of the last {} messages were refused for a reason that the rest would meet as well; {mostly}",
                 e.failed, e.outcomes
@@ -426,6 +489,13 @@ impl Pause {
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         let e = self.evidence.as_ref()?;
+        if self.kind == PauseKind::Doubt {
+            return Some(
+                "Test the relay, and look at what stands before it: a filter, a proxy, a time limit. Its own log says whether it took the \
+                 messages. Where it dislikes how it is spoken to, set pipelining to off. When you resume, the rest goes on and the \
+                 messages in doubt stay held.",
+            );
+        }
         match reason::find(&e.class) {
             Some(reason) => Some(reason.advice),
             None => Some("Look at the deferred messages and the relay before you resume."),

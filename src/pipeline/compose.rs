@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
-use crate::domain::broadcast::{Brief, OnUncertain};
+use crate::domain::broadcast::Brief;
 use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
@@ -31,7 +31,6 @@ pub struct Prepared {
     /// The planned start, else the acceptance; the age of its messages counts from here.
     pub date: Timestamp,
     pub expires_at: Option<Timestamp>,
-    pub on_uncertain: OnUncertain,
     /// The only relay that may carry it; `None` is any.
     pub relay: Option<String>,
     /// Room for costly messages of all broadcasts: one for each core, so that signing uses them all, and no more of it waits
@@ -130,7 +129,6 @@ impl Desk {
             composer,
             date: brief.date,
             expires_at: brief.expires_at,
-            on_uncertain: brief.on_uncertain,
             relay: brief.relay.clone(),
             bench: Arc::clone(&self.bench),
         })

@@ -20,17 +20,18 @@ pub const LOOK_GAP: Duration = Duration::from_millis(250);
 /// A look without a call: a canary's time may be over, or the failures be other workers'.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Looks until told to stop. `worker` tells this worker's present id.
+/// Looks until told to stop. `worker` tells this worker's present id, and how many connections to relays all workers may have.
 pub async fn watch(
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     limits: Limits,
     failed: Arc<Notify>,
-    worker: impl Fn() -> i64,
+    worker: impl Fn() -> (i64, i64),
     ended: CancellationToken,
 ) {
     loop {
-        if let Err(error) = look(&*store, &*clock, &limits, worker()).await {
+        let (id, connections) = worker();
+        if let Err(error) = look(&*store, &*clock, &limits, id, connections).await {
             tracing::warn!(%error, "The broadcasts under way could not be looked at; it is repeated");
         }
         tokio::select! {
@@ -49,9 +50,9 @@ pub async fn watch(
 ///
 /// # Errors
 /// Of the store; what was decided before is done.
-pub async fn look(store: &dyn Store, clock: &dyn Clock, limits: &Limits, worker: i64) -> Result<()> {
+pub async fn look(store: &dyn Store, clock: &dyn Clock, limits: &Limits, worker: i64, connections: i64) -> Result<()> {
     for (id, watched) in store.watched(worker).await? {
-        let step = judge(&watched, limits, clock.now());
+        let step = judge(&watched, limits, connections, clock.now());
         if step == Step::Nothing || !store.take_step(&id, &watched, &step, clock.now()).await? {
             continue;
         }

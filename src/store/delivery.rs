@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 use super::error::Result;
-use crate::domain::broadcast::Brief;
+use crate::domain::broadcast::{Brief, OnUncertain};
 use crate::domain::chunk::Chunk;
 use crate::domain::id::BroadcastId;
 use crate::domain::job::{Lease, Stop};
@@ -29,6 +29,8 @@ pub struct Earlier {
 pub struct ChunkWork {
     pub chunk: Chunk,
     pub earlier: Vec<Earlier>,
+    /// What becomes of messages in doubt, as it is decided now.
+    pub on_uncertain: OnUncertain,
 }
 
 /// One outcome to record.

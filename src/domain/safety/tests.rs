@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// To relays, of all workers.
+const CONNECTIONS: i64 = 8;
+
 const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 fn classes(of: &[(&str, i64)]) -> Vec<ByClass> {
@@ -61,7 +64,7 @@ fn kind(step: &Step) -> &'static str {
 }
 
 fn decided(w: &Watched) -> &'static str {
-    kind(&judge(w, &Limits::default(), NOW))
+    kind(&judge(w, &Limits::default(), CONNECTIONS, NOW))
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn what_the_rest_would_meet_as_well_stops_it_earlier() {
     }
     // Two reasons of the kind count together, and the commoner one is named.
     let w = watched(tally(10, &[("spam_content", 12), ("auth_policy", 9), ("invalid_recipient", 30)]));
-    let Step::Pause(pause) = judge(&w, &Limits::default(), NOW) else {
+    let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
         panic!()
     };
     let evidence = pause.evidence.clone().unwrap();
@@ -114,7 +117,7 @@ fn what_the_rest_would_meet_as_well_stops_it_earlier() {
 #[test]
 fn a_trouble_that_begins_late_does_not_drown_in_what_went_well() {
     let mut w = watched(tally(1_000_000, &[("auth_policy", 30)]));
-    let Step::Reckon(seen) = judge(&w, &Limits::default(), NOW) else {
+    let Step::Reckon(seen) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
         panic!("0.003 per cent is no reason")
     };
     w.seen = seen;
@@ -138,7 +141,7 @@ fn a_broadcast_says_for_itself_when_it_pauses() {
 #[test]
 fn what_a_person_has_seen_is_not_held_against_it_again() {
     let mut w = watched(tally(160, &[("invalid_recipient", 40)]));
-    let Step::Pause(pause) = judge(&w, &Limits::default(), NOW) else {
+    let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
         panic!()
     };
     w.seen = w.seen.at(&w.tally).tolerating(Some(&pause));
@@ -151,7 +154,7 @@ fn what_a_person_has_seen_is_not_held_against_it_again() {
     assert_eq!(decided(&w), "failures");
     // And more than half is never let pass.
     let everything = watched(tally(0, &[("auth_policy", 20)]));
-    let Step::Pause(pause) = judge(&everything, &Limits::default(), NOW) else {
+    let Step::Pause(pause) = judge(&everything, &Limits::default(), CONNECTIONS, NOW) else {
         panic!()
     };
     let seen = everything.seen.at(&everything.tally).tolerating(Some(&pause));
@@ -209,7 +212,7 @@ fn the_deferred_ones_of_a_canary_are_waited_for_and_not_for_ever() {
     w.tally.sent = 0;
     w.tally.deferred = 50;
     assert_eq!(decided(&w), "canary");
-    let Step::Pause(pause) = judge(&w, &Limits::default(), NOW) else {
+    let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
         panic!()
     };
     assert!(pause.sentence().unwrap().starts_with("none of the first messages"));
@@ -238,4 +241,40 @@ fn the_size_of_a_canary() {
     }
     assert!(CanaryRule::parse("5", Some("101")).is_err());
     assert_eq!(CanaryRule::parse("5", Some("0%")).map(|r| r.hold_above_percent), Ok(0));
+}
+
+#[test]
+fn doubts_beyond_one_for_each_connection_stop_a_broadcast_whatever_it_asks_for() {
+    let doubt = |relay: &str, n| Doubts {
+        relay: relay.into(),
+        class: "network".into(),
+        n,
+    };
+    let in_doubt = |doubts: Vec<Doubts>, seen: Vec<Doubts>| {
+        let mut w = watched(tally(50, &[]));
+        (w.tally.doubts, w.seen.doubts) = (doubts, seen);
+        w.safety.auto_pause = Some(AutoPause::Off);
+        w
+    };
+    let limits = Limits::default();
+    let most = limits.doubts_max + CONNECTIONS;
+    let step = |doubts, seen| judge(&in_doubt(doubts, seen), &limits, CONNECTIONS, NOW);
+    assert_eq!(step(vec![doubt("a", most)], vec![]), Step::Nothing, "a restart");
+    assert_eq!(step(vec![doubt("a", most), doubt("b", most)], vec![]), Step::Nothing, "two restarts");
+    assert_eq!(
+        step(vec![doubt("a", 2 * most)], vec![doubt("a", most)]),
+        Step::Nothing,
+        "somebody has seen the first"
+    );
+    let Step::Pause(pause) = step(vec![doubt("b", 1), doubt("a", most + 1)], vec![]) else {
+        panic!("it goes on");
+    };
+    let evidence = pause.evidence.as_ref().unwrap();
+    assert_eq!((pause.kind, evidence.failed, evidence.relay.as_deref()), (PauseKind::Doubt, most + 1, Some("a")));
+    assert!(
+        pause
+            .sentence()
+            .unwrap()
+            .starts_with("the relay a gave no reply to the end of 14 messages, so that")
+    );
 }

@@ -106,6 +106,12 @@ impl Board {
         self.state().runs.clone()
     }
 
+    /// Connections that the relays allow this worker.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.state().ports.iter().map(|p| i64::from(p.terms.connections)).sum()
+    }
+
     /// Messages that nobody has taken yet and that do not have to wait long.
     #[must_use]
     pub fn n_todo(&self) -> usize {

@@ -8,12 +8,14 @@ use tokio::sync::Notify;
 
 use super::lanes::Lanes;
 use crate::domain::brake::Brake;
+use crate::domain::broadcast::OnUncertain;
+use crate::domain::chunk::Chunk;
 use crate::domain::job::{Lease, Stop};
 use crate::domain::message::MessageStatus;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
 use crate::pipeline::compose::Prepared;
-use crate::store::delivery::Earlier;
+use crate::store::delivery::ChunkWork;
 
 /// What earlier attempts of a message came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct ChunkRun {
     /// The chunk's number in its broadcast.
     pub seq: i64,
     pub prepared: Arc<Prepared>,
+    /// What becomes of messages in doubt, as it was decided when the chunk was claimed.
+    pub on_uncertain: OnUncertain,
     recipients: Vec<Recipient>,
     /// The lane of each recipient, as its place in `lane_names`.
     lanes: Vec<u16>,
@@ -108,11 +112,15 @@ impl ChunkRun {
         lease: Lease,
         seq: i64,
         prepared: Arc<Prepared>,
-        recipients: Vec<Recipient>,
-        earlier: Vec<Earlier>,
+        work: ChunkWork,
         now: Timestamp,
         known: &Arc<Lanes>,
     ) -> Self {
+        let ChunkWork {
+            chunk: Chunk { recipients },
+            earlier,
+            on_uncertain,
+        } = work;
         let mut past = HashMap::with_capacity(earlier.len());
         let mut next_at = None;
         let mut waiting = HashMap::new();
@@ -156,6 +164,7 @@ impl ChunkRun {
             lease,
             seq,
             prepared,
+            on_uncertain,
             recipients,
             lanes,
             lane_names,
@@ -297,6 +306,19 @@ impl ChunkRun {
             state.held_since = Some(now);
         }
         state.held_since.map_or(0, |since| now - since)
+    }
+
+    /// Messages in doubt that were to be sent again, and may not be any more.
+    #[must_use]
+    pub fn held_doubts(&self) -> Vec<u16> {
+        let is_held = |ordinal: &u16| {
+            let past = self.past(*ordinal);
+            past.possible_duplicate && past.status == MessageStatus::Deferred
+        };
+        match self.on_uncertain {
+            OnUncertain::Resend => Vec::new(),
+            OnUncertain::Hold => self.todo().into_iter().filter(is_held).collect(),
+        }
     }
 
     /// Takes these messages off the list; they must be brought back like others.

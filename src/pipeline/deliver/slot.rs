@@ -472,7 +472,7 @@ impl Slot {
     fn rules<'a>(&'a self, item: &'a Item) -> Rules<'a> {
         Rules {
             retry: &self.deps.retry,
-            on_uncertain: item.run.prepared.on_uncertain,
+            on_uncertain: item.run.on_uncertain,
             started: item.run.prepared.date,
             expires_at: item.run.prepared.expires_at,
             relay_id: Some(self.deps.relay.id),

@@ -87,15 +87,7 @@ async fn read(shared: &Arc<Shared>, job: &Claimed) -> Result<ChunkRun> {
     };
     let work = store.chunk_work(job.lease).await?;
     let now = shared.deps.clock.now();
-    Ok(ChunkRun::new(
-        job.lease,
-        job.seq,
-        prepared,
-        work.chunk.recipients,
-        work.earlier,
-        now,
-        &shared.deps.lanes,
-    ))
+    Ok(ChunkRun::new(job.lease, job.seq, prepared, work, now, &shared.deps.lanes))
 }
 
 fn in_doubt(shared: &Arc<Shared>, job: &Claimed, run: &ChunkRun, ordinal: u16) -> Settled {
@@ -103,7 +95,7 @@ fn in_doubt(shared: &Arc<Shared>, job: &Claimed, run: &ChunkRun, ordinal: u16) -
     fate::ambiguous(ordinal, run.past(ordinal), job.stop == Some(Stop::Cancel), &rules)
 }
 
-/// Suppressed and expired messages: found when the chunk is claimed, settled in one commit.
+/// Suppressed and expired messages, and doubts that are held by now: found when the chunk is claimed, settled in one commit.
 async fn settle_without_relay(shared: &Arc<Shared>, lease: Lease, run: &ChunkRun) -> Result<()> {
     let now = shared.deps.clock.now();
     let todo = run.todo();
@@ -114,16 +106,21 @@ async fn settle_without_relay(shared: &Arc<Shared>, lease: Lease, run: &ChunkRun
         };
         todo.iter().map(expired).collect()
     } else {
+        let held = run.held_doubts();
         let addresses: Vec<String> = todo.iter().map(|&o| run.recipient(o).email.normalised()).collect();
         let found = shared.deps.store.suppressed_among(&addresses).await?;
-        todo.iter()
-            .zip(&addresses)
-            .filter(|(_, address)| found.contains(*address))
-            .map(|(&o, _)| {
-                let why = "the address is suppressed".to_owned();
-                fate::untried(o, run.past(o), MessageStatus::Suppressed, "suppressed", why, now)
-            })
-            .collect()
+        let outcome = |(&o, address): (&u16, &String)| {
+            let untried = |status, class, why: &str| fate::untried(o, run.past(o), status, class, why.to_owned(), now);
+            match found.contains(address) {
+                _ if held.contains(&o) => {
+                    let why = "it may have been sent, and messages in doubt are not sent again by themselves any more";
+                    Some(untried(MessageStatus::Uncertain, "network", why))
+                }
+                true => Some(untried(MessageStatus::Suppressed, "suppressed", "the address is suppressed")),
+                false => None,
+            }
+        };
+        todo.iter().zip(&addresses).filter_map(outcome).collect()
     };
     if settled.is_empty() {
         return Ok(());
@@ -157,7 +154,7 @@ fn rules<'a>(shared: &'a Arc<Shared>, run: &'a ChunkRun, ordinal: u16) -> Rules<
     let prepared = &run.prepared;
     Rules {
         retry: &shared.deps.settings.retry,
-        on_uncertain: prepared.on_uncertain,
+        on_uncertain: run.on_uncertain,
         started: prepared.date,
         expires_at: prepared.expires_at,
         relay_id: None,

@@ -132,7 +132,11 @@ pub async fn run(deps: Deps, stop: CancellationToken) -> Result<()> {
         shared.settler.failed(),
         {
             let shared = Arc::downgrade(&shared);
-            move || shared.upgrade().map_or(0, |shared| shared.id())
+            move || {
+                shared
+                    .upgrade()
+                    .map_or((0, 0), |shared| (shared.id(), shared.connections()))
+            }
         },
         ended.clone(),
     ));
@@ -345,6 +349,11 @@ async fn drain(shared: &Arc<Shared>, mut jobs: Jobs, mut slots: JoinSet<()>) {
 impl Shared {
     fn id(&self) -> i64 {
         self.id.load(Ordering::SeqCst)
+    }
+
+    /// Connections to relays that all workers together may have.
+    fn connections(&self) -> i64 {
+        self.board.connections() * self.n_live.load(Ordering::Relaxed).max(1)
     }
 
     /// Whether it may take the jobs of others. After an outage they have half a lease to come back: they look for the database

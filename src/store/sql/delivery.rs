@@ -27,7 +27,6 @@ struct BriefRow {
     send_at: Option<i64>,
     created_at: i64,
     expires_at: Option<i64>,
-    on_uncertain: String,
     relay: Option<String>,
 }
 
@@ -46,7 +45,7 @@ impl Delivery for SqlStore {
     async fn brief(&self, id: &BroadcastId) -> Result<Brief> {
         let row: BriefRow = sqlx::query_as(
             "-- brief
-            SELECT l.letter, l.dkim_keys, b.send_at, b.created_at, b.expires_at, b.on_uncertain, b.relay
+            SELECT l.letter, l.dkim_keys, b.send_at, b.created_at, b.expires_at, b.relay
               FROM broadcasts b JOIN letters l ON l.broadcast_id = b.id WHERE b.id = $1",
         )
         .bind(id.as_str())
@@ -58,20 +57,19 @@ impl Delivery for SqlStore {
             dkim_keys: keys_named(&self.reader, &row.dkim_keys).await?,
             date: Timestamp(row.send_at.unwrap_or(row.created_at)),
             expires_at: row.expires_at.map(Timestamp),
-            on_uncertain: if row.on_uncertain == "hold" {
-                OnUncertain::Hold
-            } else {
-                OnUncertain::Resend
-            },
             relay: row.relay,
         })
     }
 
     async fn chunk_work(&self, lease: Lease) -> Result<ChunkWork> {
-        let payload: Vec<u8> = sqlx::query_scalar("-- chunk_payload\n SELECT payload FROM chunks WHERE job_id = $1")
-            .bind(lease.job_id)
-            .fetch_one(&self.reader)
-            .await?;
+        let (payload, on_uncertain): (Vec<u8>, String) = sqlx::query_as(
+            "-- chunk_payload
+            SELECT c.payload, b.on_uncertain FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN broadcasts b ON b.id = j.broadcast_id
+             WHERE c.job_id = $1",
+        )
+        .bind(lease.job_id)
+        .fetch_one(&self.reader)
+        .await?;
         let recipients = recipient::decode(&payload)
             .map_err(|e| StoreError::Corrupt(format!("chunks.payload of job {}: {e}", lease.job_id)))?;
         // From the writer: the rows must be at least as new as the claim.
@@ -98,6 +96,10 @@ impl Delivery for SqlStore {
         Ok(ChunkWork {
             chunk: Chunk { recipients },
             earlier,
+            on_uncertain: match on_uncertain.as_str() {
+                "hold" => OnUncertain::Hold,
+                _ => OnUncertain::Resend,
+            },
         })
     }
 

@@ -10,7 +10,9 @@ use super::{Connection, SqlStore, from_json, json_texts, parsed, retrying, to_js
 use crate::domain::broadcast::Audience as Whom;
 use crate::domain::id::{BroadcastId, MessageId};
 use crate::domain::message::ReplyNote;
-use crate::domain::safety::{ByClass, CanaryState, Example, Pause, PauseKind, Seen, Step, Tally, Watched};
+use crate::domain::safety::{
+    ByClass, CanaryState, Doubts, Evidence, Example, Pause, PauseKind, Seen, Step, Tally, Watched,
+};
 use crate::domain::time::Timestamp;
 use crate::store::audience::Audience as _;
 use crate::store::safety::{Failures, RETRY_CHUNKS_MAX, Retried, Safety};
@@ -56,7 +58,8 @@ impl Safety for SqlStore {
                AND id IN (SELECT id FROM broadcasts WHERE canary = 'running'
                           UNION SELECT j.broadcast_id FROM jobs j
                                  WHERE j.worker_id = $1 AND j.state = 'running'
-                                   AND EXISTS (SELECT 1 FROM failures f WHERE f.broadcast_id = j.broadcast_id))",
+                                   AND (EXISTS (SELECT 1 FROM failures f WHERE f.broadcast_id = j.broadcast_id)
+                                        OR EXISTS (SELECT 1 FROM jobs d WHERE d.broadcast_id = j.broadcast_id AND d.flagged > 0)))",
         )
         .bind(worker)
         .fetch_all(&self.reader)
@@ -174,6 +177,7 @@ async fn tally(tx: &mut Connection, id: &str) -> Result<Tally> {
         failed: row.failed,
         uncertain: row.uncertain,
         by_class: by_class(tx, id).await?,
+        doubts: doubts(tx, id).await?,
         is_split: row.is_split > 0,
     })
 }
@@ -189,6 +193,43 @@ async fn by_class(tx: &mut Connection, id: &str) -> Result<Vec<ByClass>> {
     Ok(rows.into_iter().map(|(class, n)| ByClass { class, n }).collect())
 }
 
+/// What relays have left in doubt; what a lost worker left is no relay's doing.
+async fn doubts(tx: &mut Connection, id: &str) -> Result<Vec<Doubts>> {
+    let rows: Vec<(Option<String>, String, i64)> = sqlx::query_as(
+        "-- doubts
+        SELECT r.name, a.class, COUNT(*) AS n
+          FROM jobs j JOIN attempts a ON a.job_id = j.id LEFT JOIN relays r ON r.id = a.relay_id
+         WHERE j.broadcast_id = $1 AND j.kind = 'deliver' AND j.flagged > 0 AND a.status = 'uncertain' AND a.class <> 'worker_lost'
+         GROUP BY r.name, a.class ORDER BY 3 DESC, 1, 2",
+    )
+    .bind(id)
+    .fetch_all(tx)
+    .await?;
+    let doubts = rows.into_iter().map(|(relay, class, n)| Doubts {
+        relay: relay.unwrap_or_default(),
+        class,
+        n,
+    });
+    Ok(doubts.collect())
+}
+
+/// The latest message that this relay left in doubt.
+async fn doubt_example(tx: &mut Connection, id: &str, evidence: &Evidence) -> Result<Option<Example>> {
+    let row: Option<ExampleRow> = sqlx::query_as(
+        "-- doubt_example
+        SELECT a.job_id, a.ordinal, a.code, a.enhanced, a.reply
+          FROM jobs j JOIN attempts a ON a.job_id = j.id JOIN relays r ON r.id = a.relay_id
+         WHERE j.broadcast_id = $1 AND j.flagged > 0 AND a.status = 'uncertain' AND a.class = $2 AND r.name = $3
+         ORDER BY a.at DESC, a.job_id DESC LIMIT 1",
+    )
+    .bind(id)
+    .bind(&evidence.class)
+    .bind(&evidence.relay)
+    .fetch_optional(tx)
+    .await?;
+    row.map(ExampleRow::into_example).transpose()
+}
+
 async fn example(tx: &mut Connection, id: &str, class: &str) -> Result<Option<Example>> {
     let row: Option<ExampleRow> = sqlx::query_as(
         "-- failure_example
@@ -199,19 +240,22 @@ async fn example(tx: &mut Connection, id: &str, class: &str) -> Result<Option<Ex
     .bind(class)
     .fetch_optional(tx)
     .await?;
-    row.map(|r| {
+    row.map(ExampleRow::into_example).transpose()
+}
+
+impl ExampleRow {
+    fn into_example(self) -> Result<Example> {
         let message = MessageId {
-            job_id: r.job_id,
-            ordinal: super::delivery::ordinal(r.ordinal)?,
+            job_id: self.job_id,
+            ordinal: super::delivery::ordinal(self.ordinal)?,
         };
         let note = ReplyNote {
-            code: r.code.and_then(|c| u16::try_from(c).ok()),
-            enhanced: r.enhanced,
-            text: r.reply,
+            code: self.code.and_then(|c| u16::try_from(c).ok()),
+            enhanced: self.enhanced,
+            text: self.reply,
         };
         Ok(Example::new(message.to_string(), note))
-    })
-    .transpose()
+    }
 }
 
 /// The counts from which failures are reckoned from now on, as somebody has seen them who resumes the broadcast.
@@ -287,7 +331,16 @@ impl SqlStore {
             Step::Pause(found) => {
                 let mut found = found.clone();
                 if let Some(evidence) = &mut found.evidence {
-                    evidence.example = example(&mut tx, id.as_str(), &evidence.class).await?;
+                    evidence.example = match found.kind {
+                        PauseKind::Doubt => doubt_example(&mut tx, id.as_str(), evidence).await?,
+                        _ => example(&mut tx, id.as_str(), &evidence.class).await?,
+                    };
+                }
+                if found.kind == PauseKind::Doubt {
+                    sqlx::query("-- hold_doubts\n UPDATE broadcasts SET on_uncertain = 'hold' WHERE id = $1")
+                        .bind(id.as_str())
+                        .execute(&mut *tx)
+                        .await?;
                 }
                 if found.kind == PauseKind::Canary {
                     sqlx::query("-- hold_canary\n UPDATE broadcasts SET canary = 'held' WHERE id = $1")

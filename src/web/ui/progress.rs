@@ -192,6 +192,7 @@ fn banner(b: &Broadcast) -> Option<Banner> {
         PauseKind::Canary => "The canary did not go well. The rest is held.",
         PauseKind::Failures => "Paused: too many messages fail.",
         PauseKind::Refused => "Paused: the rest would be refused as well.",
+        PauseKind::Doubt => "Paused: a relay leaves messages in doubt.",
     };
     let example = pause.evidence.as_ref().and_then(|e| e.example.clone());
     let code = example.as_ref().map(|e| {

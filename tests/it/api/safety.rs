@@ -70,6 +70,7 @@ async fn an_automatic_pause_is_shown_with_its_evidence_and_resumed(api: Api) {
         outcomes: 3,
         percent_max: 5,
         concerns_the_rest: true,
+        relay: None,
         example: None,
     };
     let pause = Step::Pause(Pause {

@@ -1,6 +1,6 @@
 //! A broadcast that goes wrong stops, and one that starts with a few goes on when they went well. Real workers, real refusals.
 
-use hikyaku::domain::broadcast::{BroadcastStatus, NewBroadcast};
+use hikyaku::domain::broadcast::{BroadcastStatus, NewBroadcast, OnUncertain};
 use hikyaku::domain::finding::FindingKind;
 use hikyaku::domain::message::MessageStatus::{Deferred, Failed, Sent};
 use hikyaku::domain::recipient::Recipient;
@@ -23,6 +23,8 @@ stories!(
     an_address_that_nobody_has_is_suppressed_for_the_next_broadcast,
     a_dialogue_that_breaks_its_rules_is_tried_three_times,
     a_receiver_that_has_had_enough_of_a_session_gets_a_fresh_one_at_once,
+    a_relay_that_takes_mail_without_a_word_gets_nobody_a_second_copy,
+    a_relay_that_restarts_does_not_stop_a_broadcast,
 );
 
 fn canary(first: i64) -> impl FnOnce(&mut NewBroadcast) {
@@ -264,5 +266,48 @@ async fn a_receiver_that_has_had_enough_of_a_session_gets_a_fresh_one_at_once(da
     let findings = stage.store.findings().await.unwrap();
     let limits = findings.iter().filter(|f| f.kind == FindingKind::SessionMessages);
     assert_eq!(limits.count(), 0, "one refusal of a recipient is no limit");
+    worker.end().await;
+}
+
+async fn a_relay_that_takes_mail_without_a_word_gets_nobody_a_second_copy(database: TestDatabase) {
+    let mut plan = Plan::default();
+    plan.settings.retry.delays = vec![std::time::Duration::from_secs(2)];
+    plan.sink.count_recipients = true;
+    let stage = Stage::open(database, plan).await;
+    let worker = stage.hire().await;
+    let silent = |n| {
+        (0..n)
+            .map(|i| to(&format!("drop-after-dot+{i}@d{}.example", i % 7)))
+            .collect::<Vec<_>>()
+    };
+    let id = stage.send(silent(400).into_iter().chain(people(100)).collect()).await;
+    let stopped = paused(&stage, &id).await;
+    let (pause, _) = stopped.pause.expect("it says why");
+    assert_eq!(pause.kind, PauseKind::Doubt);
+    let why = pause.sentence().unwrap();
+    assert!(
+        why.contains("the relay sink gave no reply") && why.contains("the relay closed the connection"),
+        "{why}"
+    );
+    assert_eq!(stopped.on_uncertain, OnUncertain::Hold);
+    assert!(pause.advice().unwrap().contains("pipelining"));
+
+    // A person lets the rest go on: what is in doubt stays held, and the breaker holds again.
+    stage.wish(&id, Wish::Resume).await;
+    let stopped = paused(&stage, &id).await;
+    assert!(stopped.counts.uncertain > 0, "{:?}", stopped.counts);
+    let copies = stage.sink.sink().copies();
+    assert!(copies.values().all(|n| *n == 1), "somebody got two");
+    assert!(copies.len() < 300, "it went on and on: {}", copies.len());
+    worker.end().await;
+}
+
+async fn a_relay_that_restarts_does_not_stop_a_broadcast(database: TestDatabase) {
+    let mut plan = Plan::default();
+    plan.sink.script = (0..8).fold(Script::default(), |script, _| script.once(At::Dot, 20, Act::Close));
+    let stage = Stage::open(database, plan).await;
+    let worker = stage.hire().await;
+    let id = stage.send(people(1_000)).await;
+    assert_eq!(stage.ended(&id).await.counts.sent, 1_000);
     worker.end().await;
 }

@@ -76,7 +76,7 @@ async fn what_was_accepted_reads_back_word_for_word(w: World) {
     let brief = w.brief(&new.id).await.unwrap();
     assert_eq!(brief.letter, new.letter);
     assert_eq!((brief.date, brief.expires_at), (at(10), Some(at(9_000))));
-    assert_eq!((brief.on_uncertain, brief.relay.as_deref()), (OnUncertain::Hold, Some("second")));
+    assert_eq!(brief.relay.as_deref(), Some("second"));
 }
 
 async fn nothing_is_visible_before_it_is_accepted(w: World) {

@@ -87,6 +87,7 @@ pub fn pause_for(class: &str) -> Step {
             outcomes: 3,
             percent_max: 5,
             concerns_the_rest: true,
+            relay: None,
             example: None,
         }),
     })

@@ -125,6 +125,7 @@ async fn a_pause_that_nobody_asked_for_says_why_and_what_to_do() {
                 outcomes: 1,
                 percent_max: 5,
                 concerns_the_rest: true,
+                relay: None,
                 example: None,
             }),
         });
