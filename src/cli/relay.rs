@@ -15,7 +15,9 @@ use super::exit::{Exit, Failed, Outcome};
 use super::settings::{DatabaseArgs, Overrides, database_url};
 use super::terminal::{note, say, table};
 use crate::clock::{Clock, SystemClock};
+use crate::domain::finding::Finding;
 use crate::domain::relay::Relay;
+use crate::pipeline::probe::SESSION_TRIED_MAX;
 use crate::pipeline::relays::{self, RelayError};
 use crate::store::{self, Store};
 
@@ -124,14 +126,26 @@ Exit codes:
         #[command(flatten)]
         database: DatabaseArgs,
     },
+    /// Forgets what was found out about a relay, so that workers try it anew.
+    Forget {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        database: DatabaseArgs,
+    },
     /// Opens a connection from this machine and shows what is said; sends nothing without --to.
     #[command(after_long_help = "\
 Examples:
   hikyaku relay test primary
   hikyaku relay test primary --to me@example.org --from news@example.org
+  hikyaku relay test primary --to me@example.org --from news@example.org --session 200
+
+With a test message it is found out whether the relay takes commands ahead of
+its reply to the end of data, and with --session how many messages one session
+takes: others are begun and forgotten. Workers go by it from then on.
 
 Lines of ours begin with >, the relay's with <. Passwords are masked. It takes
-40 seconds at most.
+a minute at most.
 
 Exit codes:
   0    everything that was tried went well
@@ -145,6 +159,9 @@ Exit codes:
         /// The sender of the test message
         #[arg(long, value_name = "ADDRESS", requires = "to")]
         from: Option<String>,
+        /// Begin and forget up to so many messages, to see how many a session takes
+        #[arg(long, value_name = "N", requires = "to", value_parser = clap::value_parser!(u32).range(1..=i64::from(SESSION_TRIED_MAX)))]
+        session: Option<u32>,
         #[command(flatten)]
         database: DatabaseArgs,
     },
@@ -183,8 +200,10 @@ pub async fn run(args: RelayCommand) -> Outcome {
             name,
             to,
             from,
+            session,
             database,
-        } => test(&*open(&database).await?, &name, to.zip(from)).await,
+        } => test(&*open(&database).await?, &name, to.zip(from), session).await,
+        Action::Forget { name, database } => forget(&*open(&database).await?, &name).await,
     }
 }
 
@@ -229,9 +248,31 @@ async fn show(store: &dyn Store, name: &str) -> Outcome {
     let relay = relays::find(store, name).await.map_err(refused)?;
     let shown = serde_json::to_string_pretty(&relays::shown(&relay.spec)).expect("a description always serialises");
     say(shown);
+    for finding in relays::findings(store, &relay, SystemClock.now()).await? {
+        note(finding_in_words(&finding));
+    }
     if let Some(reason) = relay.paused {
         note(format_args!("It is paused: {reason}"));
     }
+    Ok(Exit::Done)
+}
+
+/// `Found on 2026-11-27: it takes 100 messages in one session, … (452 too many messages)`
+fn finding_in_words(finding: &Finding) -> String {
+    let day = finding.found_at.to_jiff().strftime("%Y-%m-%d");
+    let said = match finding.words.as_str() {
+        "" => String::new(),
+        words => format!(" ({words})"),
+    };
+    match finding.value {
+        None => format!("Not known yet: {}.", finding.in_words()),
+        Some(_) => format!("Found on {day}: {}{said}.", finding.in_words()),
+    }
+}
+
+async fn forget(store: &dyn Store, name: &str) -> Outcome {
+    relays::forget_findings(store, name).await.map_err(refused)?;
+    say(format_args!("What was found out about relay {name} is forgotten; workers try it anew."));
     Ok(Exit::Done)
 }
 

@@ -104,7 +104,8 @@ impl Finding {
     pub fn in_words(&self) -> String {
         match (self.kind, self.value) {
             (FindingKind::Flights, None) => {
-                "it is being tried whether commands may be written ahead of its reply to the end of data".to_owned()
+                "whether commands may be written ahead of its reply to the end of data is tried with its next mail"
+                    .to_owned()
             }
             (FindingKind::Flights, Some(1..)) => {
                 "it takes the next message's commands ahead of its reply to the end of data".to_owned()
@@ -113,7 +114,9 @@ impl Finding {
                 "it does not take commands ahead of its reply to the end of data, so each message waits for it"
                     .to_owned()
             }
-            (FindingKind::Windows, None) => "it is being tried whether it takes windows of CHUNKING".to_owned(),
+            (FindingKind::Windows, None) => {
+                "whether it takes windows of CHUNKING is tried with its next mail".to_owned()
+            }
             (FindingKind::Windows, Some(1..)) => "it takes windows of CHUNKING".to_owned(),
             (FindingKind::Windows, Some(_)) => {
                 "it does not take windows of CHUNKING, so messages go with DATA".to_owned()

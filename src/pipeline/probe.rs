@@ -17,12 +17,20 @@ use crate::smtp::{
     Cause, Connection, Envelope, Failure, Fault, Recorder, RelayConfig, Reply, Stage, Timeouts, TlsContext, TlsMode,
     verdict,
 };
+use crate::store::findings::Found;
 use crate::store::{Store, StoreError};
+
+mod learnt;
+
+use self::learnt::Learnt;
+pub use self::learnt::keep;
 
 /// How long connecting, TLS and login may take together. Relays that work need less than two seconds, and somebody waits.
 pub const OPEN_MAX: Duration = Duration::from_secs(20);
 /// How long the test message may take besides. A relay that looks at content takes some seconds.
 pub const MESSAGE_MAX: Duration = Duration::from_secs(20);
+/// Messages that are begun and forgotten, at most: limits that matter are below, and each costs a round trip or two.
+pub const SESSION_TRIED_MAX: u32 = 1_000;
 /// Tests at the same time in one process, so that nobody makes a flood of them.
 const PROBES_MAX: usize = 4;
 
@@ -35,6 +43,8 @@ pub struct TestMail {
     to: EmailAddress,
     /// It is signed as a broadcast from this sender would be.
     dkim_keys: Vec<DkimKey>,
+    /// Up to how many messages are begun, and forgotten, to see how many a session takes; 0 does without.
+    session: u32,
 }
 
 /// Why there is no test message.
@@ -88,7 +98,23 @@ impl TestMail {
             return Err(wrong("to", "suppressed", detail));
         }
         let dkim_keys = signing_keys(&store.dkim_keys().await?, from.domain());
-        Ok(Some(Self { from, to, dkim_keys }))
+        Ok(Some(Self {
+            from,
+            to,
+            dkim_keys,
+            session: 0,
+        }))
+    }
+
+    /// The same message, and then up to `n` others that are begun and forgotten, to see how many messages a session takes.
+    ///
+    /// # Errors
+    /// A sentence when that is more than [`SESSION_TRIED_MAX`].
+    pub fn with_session(self, n: u32) -> Result<Self, String> {
+        match n {
+            0..=SESSION_TRIED_MAX => Ok(Self { session: n, ..self }),
+            _ => Err(format!("session is {n}; use a whole number up to {SESSION_TRIED_MAX}")),
+        }
     }
 }
 
@@ -101,6 +127,12 @@ pub struct Report {
     pub summary: String,
     pub trouble: Option<Trouble>,
     pub steps: Vec<Step>,
+    /// What the relay announces, of what matters here.
+    pub announced: Vec<String>,
+    /// What was found out and is kept from now on: see [`keep`].
+    pub found: Vec<Found>,
+    /// Sentences about what was tried.
+    pub notes: Vec<String>,
     pub took: Duration,
 }
 
@@ -142,7 +174,8 @@ pub async fn probe(relay: &Relay, mail: Option<&TestMail>, now: Timestamp) -> Re
         None => None,
     };
     let (recorder, begun) = (Recorder::new(&config), Instant::now());
-    let outcome = run(&config, &tls, &recorder, letter.as_ref()).await;
+    let mut learnt = Learnt::of(&config);
+    let outcome = run(&config, &tls, &recorder, letter.as_ref(), &mut learnt).await;
     let steps = recorder.steps();
     let took = begun.elapsed();
     let (is_good, summary, trouble) = match outcome {
@@ -157,6 +190,9 @@ pub async fn probe(relay: &Relay, mail: Option<&TestMail>, now: Timestamp) -> Re
         summary,
         trouble,
         steps,
+        announced: learnt.announced,
+        found: learnt.found,
+        notes: learnt.notes,
         took,
     })
 }
@@ -177,6 +213,7 @@ async fn run(
     tls: &TlsContext,
     recorder: &Recorder,
     letter: Option<&Letter>,
+    learnt: &mut Learnt,
 ) -> Result<Option<Reply>, Failure> {
     let too_slow = |limit| {
         let stage = recorder.stage().unwrap_or(Stage::Connect);
@@ -187,29 +224,47 @@ async fn run(
     };
     let opening = Connection::open_recorded(config, tls, recorder);
     let mut connection = timeout(OPEN_MAX, opening).await.map_err(|_| too_slow(OPEN_MAX))??;
+    learnt.announced = connection.announced();
     let Some(letter) = letter else {
         connection.quit().await;
         return Ok(None);
     };
-    let handing = hand_over(&mut connection, recorder, letter);
+    let handing = hand_over(&mut connection, recorder, letter, learnt);
     let taken = timeout(MESSAGE_MAX, handing).await.map_err(|_| too_slow(MESSAGE_MAX))?;
     if taken.is_ok() {
+        if letter.session > 0 && connection.is_usable() {
+            let trying = connection.begin_and_forget(&letter.envelope, letter.session);
+            match timeout(MESSAGE_MAX, trying).await {
+                Ok((n, refusal)) => learnt.note_session(n + 1, refusal.as_ref()),
+                Err(_) => learnt
+                    .notes
+                    .push("How many messages a session takes was not found out in time.".to_owned()),
+            }
+        }
         connection.quit().await;
     }
     taken.map(Some)
 }
 
-async fn hand_over(connection: &mut Connection, recorder: &Recorder, letter: &Letter) -> Result<Reply, Failure> {
+async fn hand_over(
+    connection: &mut Connection,
+    recorder: &Recorder,
+    letter: &Letter,
+    learnt: &mut Learnt,
+) -> Result<Reply, Failure> {
     recorder.enter(Stage::Mail);
     connection.begin(&letter.envelope, letter.bytes.len()).await?;
     recorder.enter(Stage::Body);
-    connection.finish(&letter.bytes, None).await
+    let verdict = connection.finish_with_reset_ahead(&letter.bytes).await;
+    learnt.note_flight(connection.take_sign().as_ref());
+    verdict
 }
 
 /// The test message, ready for the wire.
 struct Letter {
     envelope: Envelope,
     bytes: Vec<u8>,
+    session: u32,
 }
 
 impl Letter {
@@ -223,6 +278,7 @@ impl Letter {
         Ok(Self {
             envelope: envelope.map_err(ProbeError::Unusable)?,
             bytes: signed.map_err(ProbeError::Unusable)?,
+            session: mail.session,
         })
     }
 }
@@ -333,6 +389,7 @@ mod tests {
             from: EmailAddress::parse("ops@example.org").unwrap(),
             to: EmailAddress::parse("anna@example.net").unwrap(),
             dkim_keys: Vec::new(),
+            session: 0,
         };
         let text = message(&RelayConfig::clear("127.0.0.1", 25), &mail, Timestamp(1_790_000_000_000));
         assert!(text.is_ascii());

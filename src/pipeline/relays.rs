@@ -1,6 +1,7 @@
 //! An operator's changes of relays: put, pause, remove. Says what is wrong with a description before it is stored, and never
 //! speaks to a relay: that is `probe`'s. Workers hear of every change by themselves.
 
+use crate::domain::finding::Finding;
 use crate::domain::relay::{Relay, RelaySpec, check_name};
 use crate::domain::time::Timestamp;
 use crate::smtp::RelayConfig;
@@ -137,6 +138,32 @@ pub async fn find(store: &dyn Store, name: &str) -> Result<Relay, RelayError> {
         Err(_) => None,
     };
     found.ok_or_else(|| RelayError::NotFound(name.to_owned()))
+}
+
+/// What was found out about a relay and holds now, and what is still to be tried.
+///
+/// # Errors
+/// Of the store.
+pub async fn findings(store: &dyn Store, relay: &Relay, now: Timestamp) -> Result<Vec<Finding>, StoreError> {
+    let Ok(address) = RelayConfig::parse(&relay.spec.url).map(|config| config.address()) else {
+        return Ok(Vec::new());
+    };
+    let all = store.findings().await?;
+    let holds = |f: &Finding| match f.value {
+        None => f.address == address,
+        Some(_) => f.value_at(&address, now).is_some(),
+    };
+    Ok(all.into_iter().filter(|f| f.relay_id == relay.id && holds(f)).collect())
+}
+
+/// Forgets what was found out about a relay, so that workers try it anew.
+///
+/// # Errors
+/// `NotFound`.
+pub async fn forget_findings(store: &dyn Store, name: &str) -> Result<Relay, RelayError> {
+    let relay = find(store, name).await?;
+    store.forget_findings(relay.id).await?;
+    Ok(relay)
 }
 
 /// What is said about a relay, without its password.

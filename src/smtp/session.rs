@@ -28,6 +28,7 @@ use crate::domain::address::EmailAddress;
 mod flight;
 mod parameters;
 mod steps;
+mod trial;
 mod window;
 
 pub use flight::{Flights, Sign};
@@ -84,6 +85,13 @@ impl Envelope {
 pub struct Mail<'a> {
     pub envelope: &'a Envelope,
     pub body: &'a [u8],
+}
+
+/// What is written behind an end of data, ahead of its reply.
+enum Behind<'a> {
+    /// MAIL, RCPT and DATA of a message of so many bytes.
+    Message(&'a Envelope, usize),
+    Reset,
 }
 
 /// An open connection, past EHLO, TLS and AUTH.
@@ -265,7 +273,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         assert!(self.awaits_content, "no message was begun");
         self.awaits_content = false;
         let next = next.filter(|(envelope, size)| self.may_write_ahead() && self.check_offers(envelope, *size).is_ok());
-        let verdict = self.end_data(body, next).await;
+        let ahead = next.map(|(envelope, size)| Behind::Message(envelope, size));
+        let verdict = self.end_data(body, ahead).await;
         if next.is_some() {
             self.wrote_ahead(&verdict);
         }

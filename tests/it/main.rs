@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod compose;
 mod crash;
+mod gallery;
 mod judges;
 mod model;
 mod pipeline;

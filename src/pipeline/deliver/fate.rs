@@ -95,7 +95,8 @@ pub fn is_relays_alone(failure: &Failure) -> bool {
 /// then it is no attempt, and a fresh connection tells.
 #[must_use]
 pub fn may_be_end_of_session(failure: &Failure) -> bool {
-    if !(Stage::Mail..=Stage::Data).contains(&failure.stage) || failure.end_of_data_written {
+    let is_between = matches!(failure.stage, Stage::Reset | Stage::Mail | Stage::Rcpt | Stage::Data);
+    if !is_between || failure.end_of_data_written {
         return false;
     }
     let Cause::Reply(reply) = &failure.cause else {
@@ -138,10 +139,9 @@ fn speaks_of_session(text: &str) -> bool {
 /// or refused.
 #[must_use]
 pub fn may_be_one_too_many(failure: &Failure) -> bool {
-    let is_early = failure.stage <= Stage::Ehlo;
     match &failure.cause {
-        Cause::Reply(_) => is_early && speaks_of_connections(failure),
-        Cause::Closed | Cause::Io(_) => is_early && failure.stage > Stage::Connect,
+        Cause::Reply(_) => failure.stage <= Stage::Auth && speaks_of_connections(failure),
+        Cause::Closed | Cause::Io(_) => (Stage::Banner..=Stage::Ehlo).contains(&failure.stage),
         _ => false,
     }
 }

@@ -1,6 +1,9 @@
 //! Flights: what is written ahead of the reply to an end of data. RFC 2920 3.1 gives that liberty to whoever is offered PIPELINING,
 //! and some relays take it back: they refuse the commands that came early, hang up, or forget them. Tells how the relay took a
 //! flight, and never decides what follows from it.
+//!
+//! A RSET stands before the MAIL of a flight: Dovecot's submission server breaks off at a MAIL that comes before it has answered the
+//! end of data, and does not at a RSET.
 
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use super::Connection;
 
 /// While flights are on trial, each reply to what was written ahead must come within this: a relay that has forgotten the commands
 /// would be waited for in vain, for minutes. A relay that works answers MAIL, RCPT and DATA in a fraction of it.
-pub(super) const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
+const TRIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether anything is written ahead of the reply to an end of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.sign = sign_of(&begun);
         }
         begun
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
+    /// How a RSET was taken that was written ahead. Its reply is read here.
+    pub(super) async fn sign_of_reset(&mut self) -> Sign {
+        if self.is_dead {
+            return Sign::Lost("the relay closed the connection, after its reply to the end of data".to_owned());
+        }
+        self.patience = Some(TRIAL_PATIENCE);
+        let reset = self.read_reset().await;
+        self.patience = None;
+        match reset.map_err(|failure| failure.cause) {
+            Ok(()) => Sign::Taken,
+            Err(Cause::Reply(reply)) if !reply.is_closing() => Sign::Refused(reply.to_string()),
+            Err(Cause::Reply(goodbye)) => Sign::Lost(goodbye.to_string()),
+            Err(cause) => Sign::Lost(format!("{cause}, after its reply to the end of data")),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::body::append_data;
 use super::super::failure::{Cause, Failure, Stage};
 use super::super::open::accepted;
 use super::super::reply::Reply;
-use super::{Connection, Envelope, Wording};
+use super::{Behind, Connection, Envelope, Wording};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     /// Writes the commands that were put together. A reply that lies here already would be taken for
@@ -34,6 +34,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Cause::Desync(_) | Cause::Reply(_) => cause,
             _ => self.wire.last_words().await.map_or(cause, Cause::Reply),
         }
+    }
+
+    pub(super) fn push_reset(&mut self) {
+        self.out.extend_from_slice(b"RSET\r\n");
+        self.expect_reply();
     }
 
     pub(super) async fn read_reset(&mut self) -> Result<(), Failure> {
@@ -78,6 +83,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     pub(super) async fn read_group(&mut self, is_flight: bool) -> Result<(), Failure> {
         point!("mail-written");
         self.needs_rset = false;
+        if is_flight {
+            let reset = self.read(Stage::Reset).await?;
+            // A relay without RSET may do without it.
+            if !reset.is_positive() && !reset.is_refusal() {
+                return Err(self.out_of_step(Stage::Reset, reset.code));
+            }
+        }
         let mail = self.read(Stage::Mail).await?;
         let mail = match mail.code {
             503 if is_flight => Err(Failure::new(Stage::Mail, Cause::Reply(mail))),
@@ -150,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Writes content, end of data and perhaps the next envelope; reads the verdict.
-    pub(super) async fn end_data(&mut self, body: &[u8], next: Option<(&Envelope, usize)>) -> Result<Reply, Failure> {
+    pub(super) async fn end_data(&mut self, body: &[u8], behind: Option<Behind<'_>>) -> Result<Reply, Failure> {
         // A reply that lies here already would be taken for the verdict.
         if let Err(cause) = self.wire.expect_silence().await {
             return Err(self.fail(Stage::Body, cause));
@@ -159,8 +171,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         append_data(&mut self.out, body);
         self.expect_reply();
         let end_of_data = self.out.len();
-        if let Some((envelope, size)) = next {
-            self.push_envelope(envelope, size);
+        let more_to_come = behind.is_some();
+        match behind {
+            None => {}
+            Some(Behind::Message(envelope, size)) => {
+                self.push_reset();
+                self.push_envelope(envelope, size);
+            }
+            Some(Behind::Reset) => self.push_reset(),
         }
         let limits = &self.timeouts;
         point!("mid-body", {
@@ -180,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         point!("end-of-data-written");
         let reply = self.wire.reply(self.timeouts.final_dot).await;
         point!("verdict-read");
-        self.judge_final(reply, next.is_some()).map_err(|cause| {
+        self.judge_final(reply, more_to_come).map_err(|cause| {
             self.is_dead |= !matches!(&cause, Cause::Reply(reply) if !reply.is_closing());
             after_end_of_data(cause)
         })
@@ -221,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// Reads one reply. A 421 or no reply at all is the end of the connection.
-    async fn read(&mut self, stage: Stage) -> Result<Reply, Failure> {
+    pub(super) async fn read(&mut self, stage: Stage) -> Result<Reply, Failure> {
         match self.wire.reply(self.limit(stage)).await {
             Ok(reply) if reply.is_closing() => Err(self.fail(stage, Cause::Reply(reply))),
             Ok(reply) => Ok(reply),
@@ -230,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     }
 
     /// A reply to MAIL or RCPT that lets us go on.
-    fn positive(&mut self, stage: Stage, reply: Reply) -> Result<Reply, Failure> {
+    pub(super) fn positive(&mut self, stage: Stage, reply: Reply) -> Result<Reply, Failure> {
         match reply.digit() {
             2 => Ok(reply),
             _ if reply.digit() == 3 || reply.code == 503 => Err(self.out_of_step(stage, reply.code)),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::super::body::append_chunk;
 use super::super::failure::{Cause, Failure, Stage};
 use super::super::reply::{Enhanced, Reply};
-use super::flight::{Flights, Sign, TRIAL_PATIENCE, is_unwelcome};
+use super::flight::{Flights, Sign, is_unwelcome};
 use super::steps::after_end_of_data;
 use super::{Connection, Mail};
 
@@ -87,8 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         self.blank();
         let sent: Vec<Result<Sent, Failure>> = load.iter().map(|mail| self.push_whole(mail)).collect();
         if self.is_on_trial() && !self.out.is_empty() {
-            self.out.extend_from_slice(b"RSET\r\n");
-            self.expect_reply();
+            self.push_reset();
         }
         if self.out.is_empty() {
             return sent
@@ -154,20 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         if !self.is_on_trial() {
             return None;
         }
-        if self.is_dead {
-            return Some(Sign::Lost("the relay closed the connection, after its reply to the end of data".to_owned()));
-        }
-        self.patience = Some(TRIAL_PATIENCE);
-        let reset = self.read_reset().await;
-        self.patience = None;
-        Some(match reset {
-            Ok(()) => Sign::Taken,
-            Err(Failure {
-                cause: Cause::Reply(reply),
-                ..
-            }) if !reply.is_closing() => Sign::Refused(reply.to_string()),
-            Err(failure) => Sign::Lost(format!("{}, after its reply to the end of data", failure.cause)),
-        })
+        Some(self.sign_of_reset().await)
     }
 
     /// Puts one message together, unless it cannot be sent here.
@@ -178,8 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         // After a recipient was refused some relays keep the transaction open, and nobody knows yet whether one will be.
         let has_rset = start > 0 || self.needs_rset;
         if has_rset {
-            self.out.extend_from_slice(b"RSET\r\n");
-            self.expect_reply();
+            self.push_reset();
         }
         self.push_mail(mail.envelope, mail.body.len());
         self.push_rcpt(mail.envelope);

@@ -110,6 +110,7 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(relays::remove),
         routes!(relays::pause),
         routes!(relays::resume),
+        routes!(relays::forget),
         routes!(relays::test),
     ];
     open.merge(guarded(keys, Scope::Send, send))

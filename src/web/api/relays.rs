@@ -8,10 +8,11 @@ use utoipa::ToSchema;
 
 use super::ApiState;
 use super::shapes::Page;
+use crate::domain::finding::Finding;
 use crate::domain::relay::{LaneLimit, Limits, QuietHours, Relay, RelaySpec, WarmUp};
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::FieldProblem;
-use crate::pipeline::probe::{MailError, ProbeError, Report, TestMail, Voice, probe};
+use crate::pipeline::probe::{MailError, ProbeError, Report, TestMail, Voice, keep, probe};
 use crate::pipeline::relays::{self, RelayError};
 use crate::web::error::{Kind, Problem, ProblemDocument};
 use crate::web::extract::{Id, Json as Body};
@@ -125,10 +126,49 @@ pub struct RelayView {
     version: i64,
     #[schema(value_type = String, format = DateTime)]
     updated_at: Timestamp,
+    /// What sending through it has shown: liberties that it does not take, and limits that it announced nowhere.
+    findings: Vec<FindingView>,
 }
 
-impl From<Relay> for RelayView {
-    fn from(relay: Relay) -> Self {
+/// One thing that was found out about a relay, or is to be.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RelayFinding)]
+pub struct FindingView {
+    /// `flights` (commands ahead of the reply to the end of data), `windows` (of CHUNKING), `session_messages`, or `connections`.
+    kind: &'static str,
+    /// For `flights` and `windows` 1 or 0, else a limit; null while it is to be tried.
+    value: Option<i64>,
+    /// What it means, in words.
+    meaning: String,
+    /// What the relay said or did.
+    words: String,
+    #[schema(value_type = String, format = DateTime)]
+    found_at: Timestamp,
+    /// When it is tried anew.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    held_until: Option<Timestamp>,
+}
+
+impl From<Finding> for FindingView {
+    fn from(finding: Finding) -> Self {
+        Self {
+            kind: finding.kind.as_str(),
+            value: finding.value,
+            meaning: finding.in_words(),
+            held_until: finding.held_until().filter(|_| finding.value.is_some()),
+            words: finding.words,
+            found_at: finding.found_at,
+        }
+    }
+}
+
+async fn view(state: &ApiState, relay: Relay) -> Result<RelayView, Problem> {
+    let findings = relays::findings(state.store(), &relay, state.now()).await?;
+    Ok(RelayView::new(relay, findings))
+}
+
+impl RelayView {
+    fn new(relay: Relay, findings: Vec<Finding>) -> Self {
         let spec = relays::shown(&relay.spec);
         Self {
             name: relay.name,
@@ -143,6 +183,7 @@ impl From<Relay> for RelayView {
             quiet_hours: spec.quiet_hours,
             version: relay.version,
             updated_at: relay.updated_at,
+            findings: findings.into_iter().map(FindingView::from).collect(),
         }
     }
 }
@@ -175,14 +216,19 @@ impl From<MailError> for Problem {
 #[utoipa::path(get, path = "/v1/relays", tag = "relays", operation_id = "list_relays",
     responses((status = 200, body = Page<RelayView>)))]
 pub async fn list(State(state): State<ApiState>) -> Result<Json<Page<RelayView>>, Problem> {
-    Ok(Json(Page::whole(state.store().relays().await?, RelayView::from)))
+    let mut views = Vec::new();
+    for relay in state.store().relays().await? {
+        views.push(view(&state, relay).await?);
+    }
+    Ok(Json(Page::whole(views, |view| view)))
 }
 
 /// One relay
 #[utoipa::path(get, path = "/v1/relays/{name}", tag = "relays", operation_id = "get_relay", params(("name" = String, Path)),
     responses((status = 200, body = RelayView), (status = 404, body = ProblemDocument)))]
 pub async fn show(State(state): State<ApiState>, Id(name): Id<String>) -> Result<Json<RelayView>, Problem> {
-    Ok(Json(relays::find(state.store(), &name).await?.into()))
+    let relay = relays::find(state.store(), &name).await?;
+    Ok(Json(view(&state, relay).await?))
 }
 
 /// Add a relay
@@ -228,7 +274,7 @@ async fn stored(state: &ApiState, name: &str, spec: RelaySpec, is_new: bool) -> 
     let relay = relays::put(state.store(), name, spec, state.now()).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/relays/{}", relay.name)).expect("a relay's name is ASCII");
-    Ok((status, [(header::LOCATION, location)], Json(RelayView::from(relay))))
+    Ok((status, [(header::LOCATION, location)], Json(view(state, relay).await?)))
 }
 
 /// Remove a relay
@@ -263,7 +309,7 @@ pub async fn pause(
         .and_then(|Body(b)| b.reason)
         .unwrap_or_else(|| "paused over the API".to_owned());
     let relay = relays::pause(state.store(), &name, Some(&reason), state.now()).await?;
-    Ok(Json(relay.into()))
+    Ok(Json(view(&state, relay).await?))
 }
 
 /// Let a relay go on
@@ -271,7 +317,17 @@ pub async fn pause(
     params(("name" = String, Path)), responses((status = 200, body = RelayView), (status = 404, body = ProblemDocument)))]
 pub async fn resume(State(state): State<ApiState>, Id(name): Id<String>) -> Result<Json<RelayView>, Problem> {
     let relay = relays::pause(state.store(), &name, None, state.now()).await?;
-    Ok(Json(relay.into()))
+    Ok(Json(view(&state, relay).await?))
+}
+
+/// Forget what was found out about a relay
+///
+/// Workers try anew what it takes, and its limits are learnt again from its refusals. For after an upgrade of the relay.
+#[utoipa::path(delete, path = "/v1/relays/{name}/findings", tag = "relays", operation_id = "forget_relay_findings",
+    params(("name" = String, Path)), responses((status = 200, body = RelayView), (status = 404, body = ProblemDocument)))]
+pub async fn forget(State(state): State<ApiState>, Id(name): Id<String>) -> Result<Json<RelayView>, Problem> {
+    let relay = relays::forget_findings(state.store(), &name).await?;
+    Ok(Json(view(&state, relay).await?))
 }
 
 #[derive(Deserialize, Default, ToSchema)]
@@ -281,6 +337,8 @@ pub struct RelayTestRequest {
     to: Option<String>,
     /// The sender of the test message.
     from: Option<String>,
+    /// With a test message: up to so many others are begun and forgotten, to see how many messages a session takes. At most 1,000.
+    session: Option<u32>,
 }
 
 /// What a test of a relay came to.
@@ -291,6 +349,10 @@ pub struct RelayTest {
     summary: String,
     trouble: Option<RelayTrouble>,
     steps: Vec<RelayTestStep>,
+    /// What the relay announces, of what matters here.
+    announced: Vec<String>,
+    /// What was found out. Workers go by it from now on.
+    notes: Vec<String>,
     took_ms: u64,
 }
 
@@ -351,6 +413,8 @@ impl From<Report> for RelayTest {
                 retry_after_secs: t.retry_after.map(|d| d.as_secs()),
             }),
             steps: steps.collect(),
+            announced: report.announced,
+            notes: report.notes,
             took_ms: millis(report.took),
         }
     }
@@ -359,7 +423,8 @@ impl From<Report> for RelayTest {
 /// Test a relay
 ///
 /// Opens a connection from the machine that answers this request, with TLS and login, and tells what was said. With `to` and `from`
-/// one test message goes out besides. It takes 40 seconds at most.
+/// one test message goes out besides, and it is found out whether the relay takes commands ahead of its reply to the end of data. It takes
+/// a minute at most.
 #[utoipa::path(post, path = "/v1/relays/{name}/test", tag = "relays", operation_id = "test_relay",
     params(("name" = String, Path)), request_body = Option<RelayTestRequest>,
     responses((status = 200, body = RelayTest), (status = 404, body = ProblemDocument), (status = 422, body = ProblemDocument),
@@ -372,9 +437,21 @@ pub async fn test(
     let relay = relays::find(state.store(), &name).await?;
     let Body(request) = body.unwrap_or_else(|| Body(RelayTestRequest::default()));
     let mail = TestMail::read(state.store(), request.from.as_deref(), request.to.as_deref()).await?;
+    let mail = match (mail, request.session) {
+        (Some(mail), Some(n)) => {
+            let wrong = |why: String| Problem::field(FieldProblem::new("#/session", "invalid_value", why));
+            Some(mail.with_session(n).map_err(wrong)?)
+        }
+        (None, Some(_)) => {
+            let detail = "session needs a test message; name to and from as well";
+            return Err(Problem::field(FieldProblem::new("#/session", "conflict", detail)));
+        }
+        (mail, None) => mail,
+    };
     let report = probe(&relay, mail.as_ref(), state.now()).await.map_err(|e| match e {
         ProbeError::Busy => Problem::new(&Kind::UNAVAILABLE, e.to_string()),
         ProbeError::Unusable(why) => Problem::new(&Kind::CONFLICT, why),
     })?;
+    keep(state.store(), &relay, &report.found, state.now()).await?;
     Ok(Json(report.into()))
 }

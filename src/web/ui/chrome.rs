@@ -117,6 +117,7 @@ fn notice(name: &str) -> Option<&'static str> {
         "already" => "This was accepted before; nothing was sent twice.",
         "paused" => "Paused. What is on the wire now is finished and recorded; nothing more starts.",
         "resumed" => "Resumed.",
+        "forgotten" => "Forgotten. What the relay takes is tried anew, with its next mail.",
         "retried" => "The failed messages are tried again now.",
         "none-to-retry" => {
             "There was nothing to try again: what failed would fail again, or is being worked on at this moment."

@@ -146,6 +146,7 @@ fn machine_pages() -> Router<WebState> {
         .route("/relays/{name}/test", post(relays::test))
         .route("/relays/{name}/pause", get(relays::confirm_pause).post(relays::pause))
         .route("/relays/{name}/resume", post(relays::resume))
+        .route("/relays/{name}/forget", post(relays::forget))
         .route("/relays/{name}/remove", get(relays::confirm_remove).post(relays::remove))
         .route("/workers", get(workers::show))
         .route("/workers/now", get(workers::fragment))

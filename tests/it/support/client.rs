@@ -59,6 +59,14 @@ impl Client {
         answer
     }
 
+    /// Gets JSON, which must be there.
+    pub async fn get(&self, path: &str) -> Value {
+        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(KEY);
+        let answer = request.send().await.expect("the server answers");
+        let answer = answer.error_for_status().expect("it is there");
+        answer.json().await.expect("the answer is JSON")
+    }
+
     /// The broadcast as it stands, or `None` while nobody answers. The counts must add up at every look.
     pub async fn look(&self, id: &str) -> Option<Value> {
         let answer = self

@@ -21,6 +21,7 @@ use super::chrome::{Chrome, Section};
 use super::error::UiError;
 use super::form::Fields;
 use super::{draft, format};
+use crate::domain::finding::Finding;
 use crate::domain::relay::Relay;
 use crate::pipeline::relays::{self, REASON_BYTES_MAX, RelayError};
 use crate::web::WebState;
@@ -51,10 +52,19 @@ pub(super) struct RelaysPage {
 struct RelayPage {
     chrome: Chrome,
     r: Words,
+    /// What was found out about it.
+    findings: Vec<Finding>,
     /// Its address is put back at each start.
     is_configured: bool,
     wish: Wish,
     tested: Option<Tested>,
+}
+
+impl RelayPage {
+    /// Whether anything is known that could be forgotten.
+    fn has_findings(&self) -> bool {
+        self.findings.iter().any(|finding| finding.value.is_some())
+    }
 }
 
 #[derive(Template, WebTemplate)]
@@ -123,6 +133,7 @@ async fn page(
     let page = RelayPage {
         chrome,
         r: Words::of(relay, &all, &state.store.paces().await?, state.clock.now()),
+        findings: relays::findings(&*state.store, relay, state.clock.now()).await?,
         is_configured: is_configured(state, &relay.name),
         wish,
         tested,
@@ -195,6 +206,12 @@ pub async fn pause(
 pub async fn resume(_: SignedIn, State(state): State<WebState>, Path(name): Path<String>) -> Result<Redirect, UiError> {
     let relay = relays::pause(&*state.store, &name, None, state.clock.now()).await?;
     Ok(to_page(&relay, "resumed"))
+}
+
+/// Forgets what was found out about it.
+pub async fn forget(_: SignedIn, State(state): State<WebState>, Path(name): Path<String>) -> Result<Redirect, UiError> {
+    let relay = relays::forget_findings(&*state.store, &name).await?;
+    Ok(to_page(&relay, "forgotten"))
 }
 
 /// Whether it can be removed, and what follows.

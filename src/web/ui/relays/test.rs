@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::page;
-use crate::pipeline::probe::{MailError, ProbeError, Report, TestMail, Voice, probe};
+use crate::pipeline::probe::{MailError, ProbeError, Report, TestMail, Voice, keep, probe};
 use crate::pipeline::relays;
 use crate::web::WebState;
 use crate::web::session::SignedIn;
@@ -64,7 +64,7 @@ impl Tested {
     }
 }
 
-/// Opens a connection, and sends one message when an address is given. It takes 40 seconds at most.
+/// Opens a connection, and sends one message when an address is given. It takes a minute at most.
 pub async fn test(
     signed: SignedIn,
     State(state): State<WebState>,
@@ -89,7 +89,10 @@ pub async fn test(
         Err(MailError::Store(e)) => return Err(e.into()),
     };
     match probe(&relay, mail.as_ref(), state.clock.now()).await {
-        Ok(report) => page(chrome, &state, &relay, wish, Some(Tested { report })).await,
+        Ok(report) => {
+            keep(&*state.store, &relay, &report.found, state.clock.now()).await?;
+            page(chrome, &state, &relay, wish, Some(Tested { report })).await
+        }
         Err(e @ (ProbeError::Busy | ProbeError::Unusable(_))) => {
             Err(UiError::Refused(format::sentence(&e.to_string())))
         }

@@ -42,15 +42,12 @@ class Courier(Server):
         subprocess.run(["mount", "--bind", str(self.taken), str(queue)], check=True)
         for name, text in (("defaultdomain", "relay.example"), ("me", "relay.example"), ("locals", "localhost"), ("dsnfrom", "")):
             (etc / name).write_text(text + "\n")
-        # Our client may send to everybody, and to nobody is local.
+        # Our client may send to everybody.
         access = "127.0.0.1\tallow,RELAYCLIENT\n"
-        for name in ("esmtpd.pem", "dhparams.pem"):
-            (etc / name).touch()
         self.make_data("smtpaccess", access)
         self.make_data("aliases", "")
         for path in (etc, *etc.rglob("*")):
             os.chown(path, 0, 911)
-        Path("/usr/bin/makedat")
         Path("/run/courier").mkdir(exist_ok=True)
         (self.dir / "start").write_text(START.format(port=self.port))
 

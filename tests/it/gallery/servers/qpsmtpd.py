@@ -10,6 +10,11 @@ from base import Server, said_by
 
 PLUGIN = """\
 # Takes mail for everybody, writes down whom for, and delivers nothing.
+sub hook_rcpt {{
+    my ($self, $transaction, $recipient) = @_;
+    return $recipient->address eq '{refused}' ? (DENY, 'No such user') : DECLINED;
+}}
+
 sub hook_queue {{
     my ($self, $transaction) = @_;
     open(my $taken, '>>', '{taken}') or return DECLINED;
@@ -29,18 +34,17 @@ class Qpsmtpd(Server):
         etc = Path("/etc/qpsmtpd")
         plugins = self.dir / "plugins"
         plugins.mkdir(exist_ok=True)
-        (plugins / "taker").write_text(PLUGIN.format(taken=self.taken))
+        (plugins / "taker").write_text(PLUGIN.format(taken=self.taken, refused=self.refused))
         # Debian names them as they were called before 0.94. Its README says to rename them: check_loop refuses all mail else.
         names = re.sub(r"^check_(earlytalker|relay|badmailfrom|badrcptto|loop)", r"\1", (etc / "plugins").read_text(), flags=re.M)
-        (etc / "plugins").write_text(names)
+        (etc / "plugins").write_text("taker\n" + names)
         with open(etc / "plugin_dirs", "a") as folders:
             folders.write(f"{plugins}\n")
-        # What the package writes when it is installed.
-        (etc / "debian-queue-method").write_text("taker\n")
+        # The package writes the way to deliver into it when it is installed.
+        (etc / "debian-queue-method").touch()
         (etc / "me").write_text("relay.example\n")
         # Our client may send to everybody.
         (etc / "relayclients").write_text("127.\n")
-        (etc / "badrcptto").write_text(f"{self.refused}\n")
         self.taken.touch()
         for path in ("/var/spool/qpsmtpd", "/run/qpsmtpd", "/var/log/qpsmtpd"):
             Path(path).mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,8 @@ class Sendmail(Server):
         mc = Path("/usr/share/sendmail/cf/debian/sendmail.mc").read_text()
         mc = mc.replace("Port=smtp, Addr", f"Port={self.port}, Addr")
         mc = re.sub(r"^DAEMON_OPTIONS.*submission.*\n", "", mc, flags=re.M)
+        if self.refused:
+            mc = mc.replace("MAILER_DEFINITIONS", "FEATURE(`blocklist_recipients')dnl\nMAILER_DEFINITIONS")
         (etc / "sendmail.mc").write_text(mc)
         with open(etc / "sendmail.cf", "w") as cf:
             subprocess.run(["m4", str(etc / "sendmail.mc")], stdout=cf, check=True)
