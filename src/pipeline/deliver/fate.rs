@@ -171,7 +171,8 @@ pub fn is_refusal_of_us(failure: &Failure) -> bool {
     };
     let is_auth =
         failure.stage == Stage::Auth || (failure.stage == Stage::Mail && verdict(failure).class == "auth_required");
-    is_auth && reply.digit() == 5
+    // Some refuse the login of one connection too many with a 535.
+    is_auth && reply.digit() == 5 && !speaks_of_connections(failure)
 }
 
 /// Whether a slower pace would help: the relay or the destination says that we send too much, or on too many connections.
@@ -354,3 +355,6 @@ fn settled(ordinal: u16, past: Past, rules: &Rules, attempt: Attempt) -> Settled
         bounce: bounce(attempt.status, &attempt.verdict, rules.email),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,13 @@ pub(super) static RULES: &[Rule] = &[
     },
     // Our own quota with a relay for hire: it comes back.
     Rule {
-        words: &["sending limit", "sending quota", "daily message quota"],
+        words: &[
+            "sending limit",
+            "sending quota",
+            "daily message quota",
+            "relay limit exceeded",
+            "messages per second limit",
+        ],
         ..rule(0, Class::RateLimited)
     },
     // Our own set-up towards this relay.

@@ -163,6 +163,10 @@ pub(super) const REPLIES: &[Row] = &[
     (Stage::Rcpt, "451 Internal resources are temporarily unavailable - https://community.mimecast.com/docs/DOC-1369#451", Deferred, "system_error", Fault::Recipient, true, false),
     (Stage::Rcpt, "550 permanent failure for one or more recipients (x@y.example:blocked)", Failed, "unknown", Fault::Recipient, true, false),
     (Stage::Banner, "554 mx.example.org Your access to this mail system has been rejected due to the sending MTA's poor reputation.", Deferred, "reputation_block", Fault::Relay, false, false),
+    (Stage::Rcpt, "550 5.7.1 Daily SMTP relay limit exceeded for customer. For more information on SMTP relay sending limits go to https://support.google.com/a/answer/6140680", Deferred, "rate_limited", Fault::Relay, false, false),
+    (Stage::Mail, "550 5.4.5 Daily SMTP relay limit exceeded for user. For more information on SMTP relay sending limits go to https://support.google.com/a/answer/6140680", Deferred, "rate_limited", Fault::Relay, false, false),
+    (Stage::Mail, "432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information.", Deferred, "too_many_connections", Fault::Relay, false, false),
+    (Stage::Mail, "452 4.4.5 Messages per second limit exceeded", Deferred, "rate_limited", Fault::Relay, false, false),
     // Others around the world.
     (Stage::Mail, "421 4.1.0 192.0.2.1 Throttled - try again later. Please see http://postmaster.comcast.net RL000010", Deferred, "rate_limited", Fault::Relay, false, false),
     (Stage::Rcpt, "550 5.1.1 Adresse d au moins un destinataire invalide. Invalid recipient. OFR_416", Failed, "invalid_recipient", Fault::Recipient, true, true),

@@ -173,7 +173,9 @@ async fn a_relay_that_goes_on_after_its_goodbye_is_taken_at_its_word() {
 #[tokio::test]
 async fn a_reply_that_does_not_fit_leaves_what_was_answered_before_it() {
     const U: MessageStatus = Uncertain;
-    let odd: [(At, u32, &[u8], [MessageStatus; 4], bool); 9] = [
+    /// Where, after how many, what is said; what the messages come to, and whether the connection is kept.
+    type Case = (At, u32, &'static [u8], [MessageStatus; 4], bool);
+    let odd: [Case; 9] = [
         (At::Mail, 2, b"250 2.1.0 ok\r\n250 2.1.0 ok\r\n", [Sent, U, U, U], false),
         (At::Rcpt, 1, b"250 2.1.5 ok\r\n250 2.1.5 ok\r\n", [U; 4], false),
         (At::Rcpt, 4, b"250 2.1.5 ok\r\n250 2.1.5 ok\r\n", [Sent, Sent, Sent, U], false),

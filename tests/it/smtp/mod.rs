@@ -6,6 +6,7 @@ mod chunking;
 mod connecting;
 mod cuts;
 mod duties;
+mod flights;
 mod matrix;
 mod options;
 mod out_of_step;

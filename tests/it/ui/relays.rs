@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use hikyaku::clock::Clock as _;
+use hikyaku::domain::finding::FindingKind;
 use hikyaku::domain::ledger::Ask;
 use hikyaku::domain::relay::RelaySpec;
 use hikyaku::sink::{Sink, SinkHandle, SinkOptions};
+use hikyaku::smtp::RelayConfig;
+use hikyaku::store::findings::Found;
 use hikyaku::store::pacing::{RelayAt, Slower};
 use reqwest::{Method, StatusCode};
 
@@ -391,6 +394,23 @@ async fn only_who_is_signed_in_on_this_site_sees_or_changes_relays() {
     assert_eq!(app.store.relay("primary").await.unwrap().unwrap().version, 1);
 }
 
+/// What sending through the relay `primary` has shown.
+async fn found(app: &App, kind: FindingKind, value: i64, words: &str) {
+    let relay = app.store.relay("primary").await.unwrap().unwrap();
+    let address = RelayConfig::parse(&relay.spec.url).unwrap().address();
+    let found = Found {
+        kind,
+        address,
+        value: Some(value),
+        words: words.into(),
+    };
+    let at = RelayAt {
+        id: relay.id,
+        version: relay.version,
+    };
+    assert!(app.store.write_finding(at, &found, app.clock.now()).await.unwrap());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_adds_a_relay_tests_it_and_looks_after_it() {
     let relay = sink(SinkOptions {
@@ -441,6 +461,17 @@ async fn somebody_adds_a_relay_tests_it_and_looks_after_it() {
     b.press("#test").await;
     assert!(b.text(".verdict").await.contains("took the message for bo@example.org"));
     assert_eq!(relay.sink().stats().accepted, 1);
+    // What the test found out is kept, and stands among the facts beside what mail has shown.
+    found(&app, FindingKind::SessionMessages, 100, "MAIL: 452 4.5.3 Too many messages sent").await;
+    b.open(&format!("{}/relays/primary", app.base)).await;
+    let facts = b.text(".facts").await;
+    assert!(facts.contains("It takes the next message's commands ahead of its reply"), "{facts}");
+    assert!(facts.contains("100 messages in one session") && facts.contains("Too many messages sent"), "{facts}");
+    b.shoot("44-relay-findings").await;
+    assert!(b.overflow(400).await <= 0, "what was found out sticks out");
+    b.press("#forget").await;
+    assert!(b.text(".notice").await.contains("Forgotten"));
+    assert!(!b.text(".facts").await.contains("100 messages"));
 
     b.press("#pause").await;
     b.shoot("45-relay-pause").await;
