@@ -21,6 +21,7 @@ pub mod chunk;
 pub mod contact;
 pub mod content;
 pub mod counts;
+pub mod data_name;
 pub mod dkim;
 pub mod id;
 pub mod job;

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use self::forms::How;
 use self::head::HeadArgs;
 use self::source::{Audience, Feed};
 use super::client::{Api, ApiError, ServerArgs};
@@ -21,6 +22,7 @@ use super::terminal::{Progress, note, number, plural, say};
 use super::view::View;
 use super::watch::{Watched, watch};
 use crate::domain::message::MessageStatus;
+use crate::pipeline::accept::Charset;
 
 /// How often a request is made whose answer never came. The Idempotency-Key sees to it that it is taken once.
 const TRIES: u32 = 3;
@@ -43,7 +45,8 @@ Examples:
       --to - --send-at 2026-10-01T08:00:00Z
 
 Recipients:
-  CSV     email,name and other columns, which the template finds by name
+  CSV     email,name and other columns, which the template finds by name;
+          commas, semicolons or tabs
   NDJSON  one {\"email\": …, \"name\": …, \"data\": {…}} a line
   JSON    one array of such objects, or of plain addresses
   The form is seen by itself, gzip too. Files of any size stream through, and
@@ -77,6 +80,10 @@ pub struct Send {
     /// All subscribed contacts
     #[arg(long, help_heading = "Audience")]
     all: bool,
+
+    /// The characters of a CSV file, such as windows-1252 [default: UTF-8, or UTF-16 with a byte order mark]
+    #[arg(long, value_name = "NAME", help_heading = "Audience", requires = "to")]
+    charset: Option<String>,
 
     /// Go on without the recipients that are wrong, instead of refusing them all
     #[arg(long, help_heading = "Options")]
@@ -170,7 +177,12 @@ pub async fn run(args: Send) -> Outcome {
     if args.dry_run {
         head.insert("dry_run".to_owned(), true.into());
     }
-    let audience = Audience::open(args.to.as_deref(), args.permissive)?;
+    let charset = args.charset.as_deref().map(Charset::parse).transpose();
+    let how = How {
+        permissive: args.permissive,
+        charset: charset.map_err(|why| Failed::usage(format!("--charset: {why}")))?,
+    };
+    let audience = Audience::open(args.to.as_deref(), how)?;
     let key = args.idempotency_key.clone().unwrap_or_else(new_key);
     // Until the server has answered, Ctrl-C ends us at once, and what was sent of the request is thrown away.
     let receipt = post(&api, &head, audience, &key).await?;

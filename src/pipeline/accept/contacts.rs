@@ -10,6 +10,7 @@ use super::collect::BatchLimit;
 use super::given::Rejection;
 use super::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 use super::read::{Format, Head, Shape};
+use super::table::{Column, Options};
 use crate::domain::id::ListId;
 
 /// Contacts stored in one transaction: short enough that no other writer waits for long.
@@ -33,6 +34,8 @@ pub struct Imported {
     pub rejected: i64,
     /// The first [`REJECTIONS_SHOWN_MAX`](super::REJECTIONS_SHOWN_MAX).
     pub rejections: Vec<Rejection>,
+    /// The columns of a CSV body, and how a template says them.
+    pub columns: Vec<Column>,
 }
 
 impl Acceptor {
@@ -44,11 +47,12 @@ impl Acceptor {
         &self,
         format: Format,
         is_gzip: bool,
+        table: Options,
         list: Option<&ListId>,
         body: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, AcceptError> {
         let _room = self.room()?;
-        let reading = self.reading(format, is_gzip, Head::new());
+        let reading = self.reading(format, is_gzip, table, Head::new());
         let mut aside = Aside::start(body, reading, CONTACTS, |batch| batch);
         let mut created = 0;
         while let Some(contacts) = aside.next().await {
@@ -75,6 +79,7 @@ impl Acceptor {
             created: i64::try_from(created).unwrap_or(i64::MAX),
             rejected: tally.rejected,
             rejections: tally.rejections,
+            columns: parsed.columns,
         })
     }
 }

@@ -52,6 +52,7 @@ pub use self::order::KNOWN;
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 pub use self::read::{Format, HEAD_BYTES_MAX, Head};
 pub use self::safety::{read_auto_pause, read_canary};
+pub use self::table::{Charset, Column, Columns, Options as TableOptions, Row, RowFault, Table, TableFault};
 pub use self::values::{check_tags, read_mailbox};
 pub use self::wording::{check as check_wording, in_words as template_problem};
 
@@ -85,6 +86,8 @@ pub struct Request {
     pub id: BroadcastId,
     pub format: Format,
     pub is_gzip: bool,
+    /// What is said about the bytes of a CSV body.
+    pub charset: Option<Charset>,
     /// Fields that came beside the body, as CSV bodies need; they win over the body's.
     pub head: Head,
     pub key: Option<IdempotencyKey>,
@@ -104,6 +107,8 @@ pub struct Receipt {
     pub rejected: i64,
     /// The first [`REJECTIONS_SHOWN_MAX`].
     pub rejections: Vec<Rejection>,
+    /// The columns of a CSV body, and how a template says them.
+    pub columns: Vec<Column>,
 }
 
 /// How a request ended well.
@@ -159,7 +164,7 @@ impl Acceptor {
         {
             let reading = Reading {
                 hash_only: true,
-                ..self.reading(request.format, request.is_gzip, request.head)
+                ..self.reading(request.format, request.is_gzip, TableOptions::default(), request.head)
             };
             let parsed = Aside::start(body, reading, RECIPIENTS, run::cut).finish().await?;
             return same_or_reused(&parsed.hash, earlier);
@@ -189,7 +194,11 @@ impl Acceptor {
         body: impl AsyncRead + Send + Unpin + 'static,
         staged: &mut Staged,
     ) -> Result<Checked, AcceptError> {
-        let reading = self.reading(request.format, request.is_gzip, request.head.clone());
+        let table = TableOptions {
+            charset: request.charset,
+            may_be_headless: false,
+        };
+        let reading = self.reading(request.format, request.is_gzip, table, request.head.clone());
         let mut aside = Aside::start(body, reading, RECIPIENTS, run::cut);
         while let Some(run) = aside.next().await {
             staged.stage(&run, self.clock.now()).await?;
@@ -243,6 +252,7 @@ impl Acceptor {
             received,
             rejected: tally.rejected,
             rejections: tally.rejections,
+            columns: parsed.columns,
         };
         let broadcast = to_broadcast(&receipt, order, content);
         Ok(Checked {
@@ -288,10 +298,11 @@ impl Acceptor {
         self.room.try_acquire().map_err(|_| AcceptError::Busy)
     }
 
-    fn reading(&self, format: Format, is_gzip: bool, head: Head) -> Reading {
+    fn reading(&self, format: Format, is_gzip: bool, table: TableOptions, head: Head) -> Reading {
         Reading {
             format,
             is_gzip,
+            table,
             head,
             bytes_max: self.body_bytes_max,
             hash_only: false,

@@ -16,7 +16,7 @@ use super::error::UiError;
 use super::form::Fields;
 use super::{contacts, format};
 use crate::domain::contact::List;
-use crate::pipeline::accept::{AcceptError, Acceptor, FieldProblem, Format};
+use crate::pipeline::accept::{AcceptError, Acceptor, Column, FieldProblem, Format, TableOptions};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -38,6 +38,8 @@ struct Done {
     new: i64,
     rejected: i64,
     problems: Vec<String>,
+    /// Columns that templates say in another way than the table.
+    renamed: Vec<Column>,
 }
 
 pub async fn show(
@@ -67,25 +69,37 @@ pub async fn submit(
         Some(id) => Some(contacts::read_list(&state, id).await?.id),
         None => None,
     };
-    let (text, is_without_head) = with_head(form.raw("csv"));
     let acceptor = Acceptor::new(Arc::clone(&state.store), Arc::clone(&state.clock), FORM_BYTES_MAX as u64);
-    let body = Cursor::new(text.into_bytes());
-    let done = match acceptor.import_contacts(Format::Csv, false, list.as_ref(), body).await {
+    let body = Cursor::new(form.raw("csv").to_owned().into_bytes());
+    let table = TableOptions {
+        charset: None,
+        may_be_headless: true,
+    };
+    let done = match acceptor
+        .import_contacts(Format::Csv, false, table, list.as_ref(), body)
+        .await
+    {
         Ok(imported) => Done {
             read: imported.received - imported.rejected,
             new: imported.created,
             rejected: imported.rejected,
-            problems: imported
-                .rejections
-                .iter()
-                .flat_map(|r| in_words(&r.problems, is_without_head))
-                .collect(),
+            problems: imported.rejections.iter().flat_map(|r| in_words(&r.problems)).collect(),
+            renamed: imported.columns.into_iter().filter(|c| c.name != c.variable).collect(),
         },
         Err(AcceptError::Invalid { problems, total }) => Done {
             read: 0,
             new: 0,
             rejected: total,
-            problems: in_words(&problems, is_without_head),
+            problems: in_words(&problems),
+            renamed: Vec::new(),
+        },
+        // Rows before the place are in when there are very many; reading them once more does no harm.
+        Err(AcceptError::Malformed(problem)) => Done {
+            read: 0,
+            new: 0,
+            rejected: 0,
+            problems: in_words(&[problem]),
+            renamed: Vec::new(),
         },
         Err(AcceptError::Store(e)) => return Err(e.into()),
         Err(e) => return Err(UiError::Refused(format!("The text was not imported to its end: {e}."))),
@@ -111,43 +125,13 @@ pub async fn submit(
     Ok((code, page).into_response())
 }
 
-/// The text with a head line, and whether it had none: then its first line begins with an address.
-fn with_head(text: &str) -> (String, bool) {
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    let first = text.split([',', ';', '\t', '\n']).next().unwrap_or_default();
-    match first.contains('@') {
-        true => (format!("email,name\n{text}"), true),
-        false => (text.to_owned(), false),
-    }
-}
-
-/// What is wrong, with the line as it was typed.
-fn in_words(problems: &[FieldProblem], is_without_head: bool) -> Vec<String> {
-    let line = |p: &FieldProblem| Some(p.line?.saturating_sub(u64::from(is_without_head)));
+/// What is wrong, with the line.
+fn in_words(problems: &[FieldProblem]) -> Vec<String> {
     problems
         .iter()
-        .map(|p| match line(p) {
+        .map(|p| match p.line {
             Some(line) => format!("Line {line}: {}.", p.detail),
             None => format!("{}.", p.detail),
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_alone_need_no_head() {
-        assert_eq!(with_head("anna@example.org\n"), ("email,name\nanna@example.org\n".to_owned(), true));
-        let table = "email,city\nanna@example.org,Ulm";
-        assert_eq!(with_head(&format!("\u{feff}{table}")), (table.to_owned(), false));
-    }
-
-    #[test]
-    fn lines_count_as_they_were_typed() {
-        let problem = FieldProblem::new("#/contacts/1/email", "invalid_address", "no @ in 'x'").on_line(Some(3));
-        assert_eq!(in_words(std::slice::from_ref(&problem), true), ["Line 2: no @ in 'x'."]);
-        assert_eq!(in_words(&[problem], false), ["Line 3: no @ in 'x'."]);
-    }
 }
