@@ -1,11 +1,12 @@
 //! What a template sees of one recipient and of the broadcast. Never copies what all messages share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::error::{Part, Problem, TemplateError};
+use crate::domain::data_name::{Folded, fold};
 use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 
@@ -19,6 +20,7 @@ type Data = BTreeMap<String, Value>;
 pub struct Shared {
     broadcast: Value,
     defaults: Data,
+    folded: Folded,
 }
 
 impl Shared {
@@ -29,9 +31,14 @@ impl Shared {
             .iter()
             .filter(|(_, v)| !v.is_null())
             .map(|(k, v)| (k.clone(), Value::from(minijinja::value::Serde(v))))
-            .collect();
+            .collect::<Data>();
+        let folded = Folded::of(defaults.keys().map(String::as_str));
         let broadcast = Value::from(BTreeMap::from([("id".to_owned(), Value::from(broadcast.as_str()))]));
-        Arc::new(Self { broadcast, defaults })
+        Arc::new(Self {
+            broadcast,
+            defaults,
+            folded,
+        })
     }
 }
 
@@ -45,6 +52,9 @@ impl Shared {
 /// | `unsubscribe_url` | the recipient's own link to unsubscribe |
 /// | `broadcast` | `broadcast.id` |
 /// | anything else | the recipient's data, then the broadcast's data |
+///
+/// Where no name is spelt exactly so, one that differs in nothing but case, `-`, `_` and spaces stands in, when there is just
+/// one: `{{ first_name }}` is the column `First Name`. A recipient's own data go before the broadcast's, also in this.
 ///
 /// Null is the same as not given: the next in the row stands in. What nobody gives is an error that
 /// names the variable, unless the template has a `|default(…)` for it.
@@ -74,11 +84,17 @@ impl Context {
             name: recipient.name.as_deref().map(Value::from),
             unsubscribe_url: Value::from(unsubscribe_url),
             data,
+            folded: OnceLock::new(),
         })))
     }
 
     pub(super) fn value(&self) -> Value {
         self.0.clone()
+    }
+
+    /// The known name that is nearest to one that leads nowhere.
+    pub(super) fn nearest(&self, name: &str) -> Option<String> {
+        self.0.downcast_object_ref::<Sight>()?.nearest(name)
     }
 }
 
@@ -90,6 +106,8 @@ struct Sight {
     name: Option<Value>,
     unsubscribe_url: Value,
     data: Data,
+    /// Made when a name is first asked for that is not spelt so: a template may ask for very many.
+    folded: OnceLock<Folded>,
 }
 
 impl Object for Sight {
@@ -104,7 +122,13 @@ impl Object for Sight {
             "broadcast" => Some(self.shared.broadcast.clone()),
             "recipient" => Some(self.recipient()),
             "name" if self.name.is_some() => self.name.clone(),
-            _ => self.data.get(key).or_else(|| self.shared.defaults.get(key)).cloned(),
+            _ => self
+                .data
+                .get(key)
+                .cloned()
+                .or_else(|| self.own_spelt_otherwise(key))
+                .or_else(|| self.shared.defaults.get(key).cloned())
+                .or_else(|| self.shared.defaults.get(self.shared.folded.find(key)?).cloned()),
         }
     }
 
@@ -114,6 +138,42 @@ impl Object for Sight {
 }
 
 impl Sight {
+    /// What the recipient has under another spelling of the name.
+    fn own_spelt_otherwise(&self, key: &str) -> Option<Value> {
+        match fold(key).as_str() {
+            "email" => return Some(self.email.clone()),
+            "name" if self.name.is_some() => return self.name.clone(),
+            _ => {}
+        }
+        let folded = self
+            .folded
+            .get_or_init(|| Folded::of(self.data.keys().map(String::as_str)));
+        self.data.get(folded.find(key)?).cloned()
+    }
+
+    /// The known name that is nearest to one that leads nowhere, when it is near enough to be meant.
+    fn nearest(&self, path: &str) -> Option<String> {
+        let (first, rest) = match path.split_once('.') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (path, None),
+        };
+        let names = self.data.keys().chain(self.shared.defaults.keys()).map(String::as_str);
+        let inner = self.data.get(first).or_else(|| self.shared.defaults.get(first));
+        if let (Some(rest), Some(inner)) = (rest, inner) {
+            let members: Vec<String> = inner
+                .try_iter()
+                .ok()?
+                .map(|name| name.to_string())
+                .take(NAMES_COMPARED_MAX)
+                .collect();
+            return nearest(rest, members.iter().map(String::as_str)).map(|name| format!("{first}.{name}"));
+        }
+        nearest(first, names.chain(RESERVED).chain(["name"]).take(NAMES_COMPARED_MAX)).map(|name| match rest {
+            Some(rest) => format!("{name}.{rest}"),
+            None => name,
+        })
+    }
+
     fn recipient(&self) -> Value {
         let mut members = Data::from([
             ("email".to_owned(), self.email.clone()),
@@ -124,4 +184,24 @@ impl Sight {
         }
         Value::from(members)
     }
+}
+
+/// Most names that a wrong one is compared with; a newsletter's data have some ten.
+const NAMES_COMPARED_MAX: usize = 200;
+/// Longest name that is compared.
+const NAME_COMPARED_CHARS_MAX: usize = 60;
+
+/// The name that differs least: at most in a third of its letters.
+fn nearest<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
+    let wanted = fold(wanted);
+    if wanted.chars().count() > NAME_COMPARED_CHARS_MAX {
+        return None;
+    }
+    let far = (wanted.chars().count() / 3).max(1);
+    names
+        .filter(|name| name.chars().count() <= NAME_COMPARED_CHARS_MAX)
+        .map(|name| (strsim::damerau_levenshtein(&wanted, &fold(name)), name))
+        .filter(|(distance, _)| (1..=far).contains(distance))
+        .min()
+        .map(|(_, name)| name.to_owned())
 }

@@ -48,7 +48,13 @@ fn null_is_the_same_as_not_given() {
     let rendered = render_over(&source, json!({"a": 1, "b": null}), &json!({"a": null, "c": {"d": null}})).unwrap();
     assert_eq!(rendered.text, "1 - -");
     let error = render_text("{{ c.d }}", &json!({"c": {"d": null}})).unwrap_err();
-    assert_eq!(error.problem, Problem::Missing("c.d".into()));
+    assert_eq!(
+        error.problem,
+        Problem::Missing {
+            name: "c.d".into(),
+            nearest: None
+        }
+    );
 }
 
 #[test]
@@ -80,7 +86,14 @@ fn a_missing_variable_is_named_with_its_place_and_the_fix() {
          broadcast's data, or write {{ order.total|default('…') }}"
     );
     let error = render(&content("Hi {{ first_name|upper }}", None, Some("t")), &json!({})).unwrap_err();
-    assert_eq!(error.problem, Problem::Missing("first_name".into()), "{error}");
+    assert_eq!(
+        error.problem,
+        Problem::Missing {
+            name: "first_name".into(),
+            nearest: None
+        },
+        "{error}"
+    );
     assert_eq!((error.part, error.line), (Part::Subject, Some(1)));
 }
 
