@@ -129,7 +129,19 @@ pub(super) fn headers(value: &Value) -> Result<Vec<(String, String)>, Fault> {
         .into_iter()
         .map(|(place, name, v)| {
             check_header(&name, &v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
+            check_is_no_template(&v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
             Ok((name, v))
         })
         .collect()
+}
+
+/// Custom headers are encoded once, for all messages: a value that looks like a template would arrive as it stands.
+fn check_is_no_template(value: &str) -> Result<(), String> {
+    match ["{{", "{%", "{#"].into_iter().find(|open| value.contains(open)) {
+        None => Ok(()),
+        Some(open) => Err(format!(
+            "the value holds {open}, but headers are no templates: they are the same in every message; put what differs into the \
+             subject or the text"
+        )),
+    }
 }
