@@ -34,6 +34,7 @@ pub mod recipient;
 pub mod relay;
 pub mod retry;
 pub mod safety;
+pub mod sign;
 pub mod time;
 pub mod token;
 pub mod worker;
