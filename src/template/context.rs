@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock};
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::error::{Part, Problem, TemplateError};
+use super::values::{self, Data};
+use crate::domain::content::SharedData;
 use crate::domain::data_name::{Folded, fold};
 use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 
 /// Names that always mean the same, whatever the data say: a link to unsubscribe must be ours.
 pub const RESERVED: [&str; 4] = ["broadcast", "email", "recipient", "unsubscribe_url"];
-
-type Data = BTreeMap<String, Value>;
 
 /// What all messages of one broadcast have in common; made once, shared by all contexts.
 #[derive(Debug)]
@@ -26,12 +26,10 @@ pub struct Shared {
 impl Shared {
     /// `data` are the broadcast's own data: the values a recipient falls back to.
     #[must_use]
-    pub fn new(broadcast: &BroadcastId, data: &serde_json::Map<String, serde_json::Value>) -> Arc<Self> {
-        let defaults = data
-            .iter()
-            .filter(|(_, v)| !v.is_null())
-            .map(|(k, v)| (k.clone(), Value::from(minijinja::value::Serde(v))))
-            .collect::<Data>();
+    pub fn new(broadcast: &BroadcastId, data: &SharedData) -> Arc<Self> {
+        // They were an object when they came in. Damaged ones are as missing ones: a message that needs them says what it lacks.
+        let mut defaults = values::read(data.get()).unwrap_or_default();
+        defaults.retain(|_, value| !value.is_none());
         let folded = Folded::of(defaults.keys().map(String::as_str));
         let broadcast = Value::from(BTreeMap::from([("id".to_owned(), Value::from(broadcast.as_str()))]));
         Arc::new(Self {
@@ -69,12 +67,10 @@ impl Context {
     pub fn new(shared: &Arc<Shared>, recipient: &Recipient, unsubscribe_url: &str) -> Result<Self, TemplateError> {
         let mut data: Data = match &recipient.data {
             None => Data::new(),
-            Some(raw) => serde_json::from_str(raw.get()).map_err(|_| {
-                TemplateError::new(
-                    Part::Data,
-                    None,
-                    Problem::Other("the recipient's data are not a JSON object".into()),
-                )
+            Some(raw) => values::read(raw.get()).map_err(|_| {
+                let why = "the recipient's data are not a JSON object that can be read; give the recipient, or the contact, \
+                           anew with its data";
+                TemplateError::new(Part::Data, None, Problem::Other(why.into()))
             })?,
         };
         data.retain(|_, value| !value.is_none());

@@ -12,6 +12,7 @@ mod error;
 mod scan;
 mod starters;
 mod text;
+mod values;
 
 use std::collections::BTreeSet;
 

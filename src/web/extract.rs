@@ -92,7 +92,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(limit as u64),
                 _ => AcceptError::Disconnected.into(),
             })?;
-        let mut parser = serde_json::Deserializer::from_slice(&bytes);
+        // RFC 8259 8.1: a byte order mark may be ignored.
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let mut parser = serde_json::Deserializer::from_slice(text);
         let value = serde_path_to_error::deserialize(&mut parser).map_err(|e| json_problem(&e))?;
         parser.end().map_err(|e| malformed(&e))?;
         Ok(Json(value))

@@ -8,8 +8,9 @@ use super::Acceptor;
 use super::aside::Aside;
 use super::collect::BatchLimit;
 use super::given::Rejection;
+use super::head::Head;
 use super::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
-use super::read::{Format, Head, Shape};
+use super::read::{Format, Shape};
 use super::table::{Column, Options};
 use crate::domain::id::ListId;
 

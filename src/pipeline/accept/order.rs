@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fault, Fields, list, one_of, text, truth};
 use super::files::attachments;
+use super::head::Head;
 use super::problem::{FieldProblem, member};
-use super::read::Head;
 use super::safety::{auto_pause, canary};
-use super::values::{TAGS_MAX, headers, mailbox, relay_name, sized_object, subject, tag};
+use super::values::{TAGS_MAX, headers, mailbox, relay_name, shared_data, sized_object, subject, tag};
 use crate::domain::broadcast::{OnUncertain, Priority};
-use crate::domain::content::{Attachment, Content, Mailbox};
+use crate::domain::content::{Attachment, Content, Mailbox, SharedData};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::safety::Safety;
 use crate::domain::time::Timestamp;
@@ -54,7 +54,7 @@ pub(super) struct Order {
     pub reply_to: Option<Mailbox>,
     pub wording: Wording,
     pub wanted: Wanted,
-    pub data: Map<String, Value>,
+    pub data: SharedData,
     pub headers: Vec<(String, String)>,
     pub attachments: Vec<Attachment>,
     pub tags: Vec<String>,
@@ -79,9 +79,7 @@ impl Order {
         let reply_to = f.take("reply_to", mailbox);
         let wording = wording(&mut f);
         let wanted = wanted(&mut f, has_recipients);
-        let data = f
-            .take("data", |v| sized_object(v, SHARED_DATA_BYTES_MAX))
-            .unwrap_or_default();
+        let data = f.take("data", shared_data).unwrap_or_default();
         let headers = f.take("headers", headers).unwrap_or_default();
         let attachments = f.take("attachments", attachments).unwrap_or_default();
         let tags = f.take("tags", |v| list(v, TAGS_MAX, tag)).unwrap_or_default();

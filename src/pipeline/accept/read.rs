@@ -3,11 +3,11 @@
 
 use std::io::Read;
 
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::body::{BodyFault, Decoded};
 use super::collect::{BatchLimit, Collector, NobodyListens, Tally};
+use super::head::Head;
 use super::problem::{AcceptError, FieldProblem};
 use super::table::{Column, Options};
 use super::{json, lines, table};
@@ -27,9 +27,6 @@ pub enum Format {
     /// A table with a column of addresses, and maybe one of names; every other column becomes data.
     Csv,
 }
-
-/// What a request says beside its recipients, unchecked.
-pub type Head = Map<String, Value>;
 
 /// What kind of list a body holds.
 #[derive(Debug, Clone, Copy)]

@@ -5,8 +5,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::collect::BatchLimit;
+use super::head::Head;
 use super::problem::AcceptError;
-use super::read::{Format, Head, Parsed, Reading, Shape, read};
+use super::read::{Format, Parsed, Reading, Shape, read};
 use super::table::Options;
 use crate::domain::recipient::{self, Recipient};
 

@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Fault, list, object, text};
+use super::order::SHARED_DATA_BYTES_MAX;
 use super::problem::{FieldProblem, quoted};
 use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
-use crate::domain::content::{HEADERS_MAX, Mailbox};
+use crate::domain::content::{HEADERS_MAX, Mailbox, SharedData};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::check_name;
 use crate::mime::check_header;
@@ -101,6 +102,16 @@ pub(super) fn sized_object(value: &Value, bytes_max: usize) -> Result<Map<String
         true => Err(Fault::new("too_long", format!("the object has {bytes} bytes; {bytes_max} is the most"))),
         false => Ok(map),
     }
+}
+
+/// Data for all messages, which stand in the head as their JSON text.
+pub(super) fn shared_data(value: &Value) -> Result<SharedData, Fault> {
+    let text = value.as_str().unwrap_or_default();
+    if text.len() > SHARED_DATA_BYTES_MAX {
+        let detail = format!("the object has {} bytes; {SHARED_DATA_BYTES_MAX} is the most", text.len());
+        return Err(Fault::new("too_long", detail));
+    }
+    SharedData::parse(text).ok_or_else(|| Fault::wrong_type("this must be an object, such as {\"key\": \"value\"}"))
 }
 
 /// `{"X-Name": "value"}` or `[{"name": "X-Name", "value": "value"}]`.

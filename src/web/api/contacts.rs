@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
@@ -24,7 +25,10 @@ pub struct ContactView {
     email: String,
     name: Option<String>,
     #[schema(value_type = Object)]
-    data: serde_json::Map<String, serde_json::Value>,
+    data: Box<RawValue>,
+    /// What of the contact cannot be read, and what to do; absent for nearly all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<&'static str>,
     /// `subscribed` or `unsubscribed`.
     status: &'static str,
     #[schema(value_type = String, format = DateTime)]
@@ -37,6 +41,7 @@ impl From<Contact> for ContactView {
             email: c.email,
             name: c.name,
             data: c.data,
+            damaged: c.damage,
             status: c.status.as_str(),
             subscribed_at: c.subscribed_at,
         }

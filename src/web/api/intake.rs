@@ -14,8 +14,8 @@ use super::shapes::BroadcastLinks;
 use crate::domain::id::BroadcastId;
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::{
-    AcceptError, Charset, Column, FieldProblem, Format, Head, IdempotencyKey, Receipt, Rejection, Request, Taken,
-    member,
+    AcceptError, Charset, Column, FieldProblem, Format, Head, HeadFault, IdempotencyKey, Receipt, Rejection, Request,
+    Taken, member, read_head,
 };
 use crate::web::auth::Caller;
 use crate::web::error::{Problem, ProblemDocument};
@@ -113,9 +113,12 @@ fn idempotency_key(headers: &HeaderMap, caller: &Caller) -> Result<Option<Idempo
 fn head_beside(format: Format, query: &str, headers: &HeaderMap) -> Result<(Head, Option<Charset>), Problem> {
     let mut head = match headers.get(X_HIKYAKU_BROADCAST) {
         None => Map::new(),
-        Some(value) => serde_json::from_slice(value.as_bytes()).map_err(|e| {
-            let detail = format!("the header X-Hikyaku-Broadcast must be a JSON object: {e}");
-            Problem::from(AcceptError::Malformed(FieldProblem::new("#", "invalid_json", detail)))
+        Some(value) => read_head(value.as_bytes()).map_err(|fault| match fault {
+            HeadFault::Malformed(why) => {
+                let detail = format!("the header X-Hikyaku-Broadcast must be a JSON object: {why}");
+                Problem::from(AcceptError::Malformed(FieldProblem::new("#", "invalid_json", detail)))
+            }
+            HeadFault::Invalid(problem) => Problem::field(problem),
         })?,
     };
     let mut charset = None;

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use serde_json::value::to_raw_value;
-
 use super::error::UiError;
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::Audience;
@@ -41,7 +39,7 @@ impl Preflight {
                 });
             }
         };
-        let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &serde_json::Map::new());
+        let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &crate::domain::content::SharedData::default());
         for contact in first_contacts(state, audience).await? {
             found.n_looked_at += 1;
             if let Err(problem) = rendered(&newsletter, &shared, contact) {
@@ -79,7 +77,7 @@ fn rendered(newsletter: &Newsletter, shared: &Arc<Shared>, contact: Contact) -> 
     let recipient = Recipient {
         email: EmailAddress::from_stored(contact.email),
         name: contact.name.map(String::into_boxed_str),
-        data: Some(to_raw_value(&contact.data).map_err(|e| e.to_string())?),
+        data: Some(contact.data),
     };
     Context::new(shared, &recipient, "https://example.org/u/x")
         .and_then(|context| newsletter.render(&context))
