@@ -9,6 +9,7 @@
 mod context;
 mod engine;
 mod error;
+mod references;
 mod scan;
 mod starters;
 mod text;

@@ -1,7 +1,8 @@
 //! The pages for people, over real HTTP and in a real browser.
 
-mod app;
+pub mod app;
 mod browser;
+mod links;
 mod pages;
 mod relay_test;
 mod relays;
