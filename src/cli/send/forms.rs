@@ -2,6 +2,8 @@
 //! form: whether somebody can be mailed is for the server to say.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 use serde_json::value::RawValue;
@@ -19,12 +21,14 @@ pub(super) enum Fault {
 }
 
 /// How the file is to be read.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct How {
     /// Go on without rows that are wrong.
     pub permissive: bool,
     /// What is said about the characters of a table.
     pub charset: Option<Charset>,
+    /// Set when the file turns out to be a table: then its lines are those of the request.
+    pub is_table: Arc<AtomicBool>,
 }
 
 /// What there is to say about a file that was read.
@@ -37,7 +41,7 @@ pub(super) struct Copied {
 }
 
 /// Copies all recipients as NDJSON lines, whatever their form.
-pub(super) fn copy(raw: impl Read, out: &mut Pieces, how: How) -> Result<Copied, Fault> {
+pub(super) fn copy(raw: impl Read, out: &mut Pieces, how: &How) -> Result<Copied, Fault> {
     let mut packed = BufReader::with_capacity(PIECE_BYTES, raw);
     // RFC 1952 2.3.1: the two bytes that every gzip file starts with.
     match peek(&mut packed)?.starts_with(&[0x1f, 0x8b]) {
@@ -46,7 +50,7 @@ pub(super) fn copy(raw: impl Read, out: &mut Pieces, how: How) -> Result<Copied,
     }
 }
 
-fn copy_plain(mut text: impl BufRead, out: &mut Pieces, how: How) -> Result<Copied, Fault> {
+fn copy_plain(mut text: impl BufRead, out: &mut Pieces, how: &How) -> Result<Copied, Fault> {
     // A byte order mark is what some editors put before everything.
     if peek(&mut text)?.starts_with(b"\xef\xbb\xbf") {
         text.consume(3);
@@ -117,7 +121,8 @@ impl<'de> serde::de::Visitor<'de> for Elements<'_> {
 }
 
 /// A table becomes a line for each row: address and name as they are, every other column as data.
-fn copy_table(text: impl BufRead, out: &mut Pieces, how: How) -> Result<Copied, Fault> {
+fn copy_table(text: impl BufRead, out: &mut Pieces, how: &How) -> Result<Copied, Fault> {
+    how.is_table.store(true, Ordering::Relaxed);
     let options = TableOptions {
         charset: how.charset,
         may_be_headless: false,
@@ -136,6 +141,8 @@ fn copy_table(text: impl BufRead, out: &mut Pieces, how: How) -> Result<Copied, 
             .cloned()
             .collect(),
     };
+    // The request's first line is its head, where the file has the names of the columns.
+    let mut written = 2;
     loop {
         match table.advance() {
             Ok(true) => {}
@@ -144,7 +151,16 @@ fn copy_table(text: impl BufRead, out: &mut Pieces, how: How) -> Result<Copied, 
             Err(fault) => return Err(Fault::Input(fault.in_words())),
         }
         match line(&table.columns, &table.row) {
-            Ok(line) => out.push(&line)?,
+            Ok(line) => {
+                // Each row stands on the line of the file on which it begins, so that what the server says of a line is true:
+                // empty lines are skipped but counted.
+                while written < table.row.line() {
+                    out.push(b"\n")?;
+                    written += 1;
+                }
+                out.push(&line)?;
+                written += 1;
+            }
             Err(why) => {
                 let why = format!("line {}: {why}", table.row.line());
                 if !how.permissive {
@@ -200,9 +216,9 @@ mod tests {
         let mut out = Pieces::new(out, Vec::new());
         let how = How {
             permissive,
-            charset: None,
+            ..How::default()
         };
-        let copied = copy(file, &mut out, how).map_err(|fault| match fault {
+        let copied = copy(file, &mut out, &how).map_err(|fault| match fault {
             Fault::Input(why) => why,
             Fault::NobodyReads => "nobody reads".to_owned(),
         })?;
@@ -267,7 +283,7 @@ mod tests {
     #[test]
     fn wrong_rows_are_left_out_when_that_was_asked_for() {
         let (text, skipped) = copied(b"email,name\nanna@example.org\nbob@example.org,Bob\n", true).unwrap();
-        assert_eq!(text, "{\"email\":\"bob@example.org\",\"name\":\"Bob\"}\n");
+        assert_eq!(text, "\n{\"email\":\"bob@example.org\",\"name\":\"Bob\"}\n");
         assert_eq!(skipped.len(), 1);
     }
 }

@@ -113,6 +113,12 @@ impl Audience {
         self.input.as_ref().is_none_or(|input| input.len.is_some())
     }
 
+    /// Whether the file turned out to be a table.
+    #[must_use]
+    pub fn is_table(&self) -> bool {
+        self.how.is_table.load(Ordering::Relaxed)
+    }
+
     /// The body of the request: `head`, then the recipients of the file.
     ///
     /// # Errors
@@ -143,12 +149,12 @@ impl Audience {
             read: Arc::clone(&input.read),
         };
         let (out, pieces) = mpsc::channel(PIECES_WAITING);
-        let (how, name) = (self.how, input.name.clone());
+        let (how, name) = (self.how.clone(), input.name.clone());
         // What the form is shows in the first bytes, and the server must know it before: so everything becomes NDJSON.
         let thread = tokio::task::spawn_blocking(move || {
             let mut out = Pieces::new(out, head);
             out.line_end()?;
-            let read = copy(counted, &mut out, how);
+            let read = copy(counted, &mut out, &how);
             match &read {
                 Ok(_) => out.flush()?,
                 Err(_) => out.break_off(),

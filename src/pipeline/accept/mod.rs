@@ -1,5 +1,5 @@
 //! Takes send requests in: reads a body of any length, checks everything that can be known now, and makes the
-//! broadcast durable. Never answers before that, never renders a mail, never waits for one to be sent.
+//! broadcast durable. Never answers before that, renders mails for dry runs only, never waits for one to be sent.
 //!
 //! How memory stays flat while a million recipients stream in:
 //!
@@ -30,6 +30,7 @@ mod order;
 mod problem;
 mod read;
 mod relay;
+mod rendering;
 mod run;
 mod safety;
 mod staged;
@@ -39,7 +40,7 @@ mod tests;
 mod values;
 mod wording;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -54,6 +55,7 @@ pub use self::keys::{IdempotencyKey, KEY_CHARS_MAX};
 pub use self::order::KNOWN;
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
 pub use self::read::{Format, HEAD_BYTES_MAX};
+pub use self::rendering::{Feed, Rendering, RenderingProblem, Trial, render_all};
 pub use self::safety::{read_auto_pause, read_canary};
 pub use self::table::{Charset, Column, Columns, Options as TableOptions, Row, RowFault, Table, TableFault};
 pub use self::values::{check_tags, read_mailbox};
@@ -112,6 +114,8 @@ pub struct Receipt {
     pub rejections: Vec<Rejection>,
     /// The columns of a CSV body, and how a template says them.
     pub columns: Vec<Column>,
+    /// For a dry run: what rendering for everybody came to.
+    pub rendering: Option<Rendering>,
 }
 
 /// How a request ended well.
@@ -175,9 +179,14 @@ impl Acceptor {
         let mut staged = Staged::new(Arc::clone(&self.store), request.id.clone());
         let checked = match self.check(&request, body, &mut staged).await {
             Ok(checked) if !checked.dry_run => checked,
-            not_to_be_sent => {
+            Ok(checked) => {
+                let rendered = self.render(checked, staged.runs()).await;
                 staged.discard().await;
-                return not_to_be_sent.map(|checked| Taken::Checked(checked.receipt));
+                return rendered.map(Taken::Checked);
+            }
+            Err(e) => {
+                staged.discard().await;
+                return Err(e);
             }
         };
         let answer = (request.answer)(&checked.receipt);
@@ -256,6 +265,7 @@ impl Acceptor {
             rejected: tally.rejected,
             rejections: tally.rejections,
             columns: parsed.columns,
+            rendering: None,
         };
         let broadcast = to_broadcast(&receipt, order, content);
         Ok(Checked {
@@ -265,6 +275,32 @@ impl Acceptor {
             last_run: parsed.last_batch,
             hash: parsed.hash,
             now,
+        })
+    }
+
+    /// Renders a dry run for each of its recipients.
+    async fn render(&self, checked: Checked, runs: i64) -> Result<Receipt, AcceptError> {
+        let NewBroadcast {
+            id, letter, audience, ..
+        } = checked.broadcast;
+        let audience = match audience {
+            Audience::Inline { .. } => Audience::Inline { runs },
+            stored => stored,
+        };
+        let mut feeds = Feed::of(&audience);
+        feeds.extend(checked.last_run.map(|run| Feed::AtHand(run.pages.into())));
+        let trial = Trial {
+            broadcast: id,
+            content: letter.content,
+            data: letter.data,
+            feeds,
+        };
+        let found = Mutex::default();
+        render_all(&*self.store, trial, rendering::DRY_RUN_MAX, &found).await?;
+        let rendering = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Receipt {
+            rendering: Some(rendering),
+            ..checked.receipt
         })
     }
 

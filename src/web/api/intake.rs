@@ -14,8 +14,8 @@ use super::shapes::BroadcastLinks;
 use crate::domain::id::BroadcastId;
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::{
-    AcceptError, Charset, Column, FieldProblem, Format, Head, HeadFault, IdempotencyKey, Receipt, Rejection, Request,
-    Taken, member, read_head,
+    AcceptError, Charset, Column, FieldProblem, Format, Head, HeadFault, IdempotencyKey, Receipt, Rejection, Rendering,
+    Request, Taken, member, read_head,
 };
 use crate::web::auth::Caller;
 use crate::web::error::{Problem, ProblemDocument};
@@ -39,7 +39,9 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 /// quote, is refused with the line of the quote.
 ///
 /// 202 means that the broadcast is durable. With an `Idempotency-Key` a retry gets the first answer again, with the
-/// header `Idempotency-Replayed: true`. With `dry_run` everything is checked, nothing is stored, and the answer is 200.
+/// header `Idempotency-Replayed: true`. With `dry_run` everything is checked, the message of every
+/// recipient is rendered (`rendering` of the answer says what would fail, how often, and for whom), nothing is stored, and the
+/// answer is 200.
 #[utoipa::path(post, path = "/v1/broadcasts", tag = "broadcasts", operation_id = "create_broadcast",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters"),
@@ -172,7 +174,51 @@ pub struct AcceptedBroadcast {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     columns: Vec<ColumnView>,
+    /// A dry run only: what rendering for every recipient came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rendering: Option<RenderingView>,
     links: Option<BroadcastLinks>,
+}
+
+/// What rendering for every recipient came to. Nothing of it is kept or sent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rendering)]
+pub struct RenderingView {
+    /// Recipients that were rendered, each address once.
+    rendered: i64,
+    /// Those of them whose message would fail.
+    failed: i64,
+    /// `false` when there was no time for all: a dry run answers within a minute.
+    is_complete: bool,
+    /// The first 20 different problems, the commonest first.
+    problems: Vec<RenderingProblemView>,
+}
+
+/// Why messages would fail.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RenderingProblem)]
+pub struct RenderingProblemView {
+    detail: String,
+    /// How many messages would fail so.
+    count: i64,
+    /// The first three addresses.
+    first: Vec<String>,
+}
+
+impl From<&Rendering> for RenderingView {
+    fn from(found: &Rendering) -> Self {
+        let problems = found.problems.iter().map(|p| RenderingProblemView {
+            detail: p.detail.clone(),
+            count: p.count,
+            first: p.first.clone(),
+        });
+        Self {
+            rendered: found.rendered,
+            failed: found.failed,
+            is_complete: found.is_complete,
+            problems: problems.collect(),
+        }
+    }
 }
 
 /// A column of a CSV body, and how a template says it.
@@ -235,6 +281,7 @@ impl AcceptedBroadcast {
             },
             rejected: receipt.rejections.iter().map(Rejected::from).collect(),
             columns: receipt.columns.iter().map(ColumnView::from).collect(),
+            rendering: receipt.rendering.as_ref().map(RenderingView::from),
             links: (!is_dry_run).then(|| BroadcastLinks::of(receipt.id.as_str())),
         }
     }
