@@ -55,11 +55,12 @@ impl Acceptor {
         let _room = self.room()?;
         let reading = self.reading(format, is_gzip, table, Head::new());
         let mut aside = Aside::start(body, reading, CONTACTS, |batch| batch);
-        let mut created = 0;
+        let (mut created, mut stored) = (0, 0);
         while let Some(contacts) = aside.next().await {
             created += self.store.put_contacts(&contacts, list, self.clock.now()).await?;
+            stored += contacts.len();
         }
-        let parsed = aside.finish().await?;
+        let parsed = aside.finish().await.map_err(|e| saying_what_stays(e, stored))?;
         check_head(&parsed.head)?;
         let tally = parsed.tally;
         if tally.received == 0 {
@@ -83,6 +84,21 @@ impl Acceptor {
             columns: parsed.columns,
         })
     }
+}
+
+/// A body that breaks off in the middle leaves what came before.
+fn saying_what_stays(mut error: AcceptError, stored: usize) -> AcceptError {
+    let problem = match &mut error {
+        AcceptError::Malformed(problem) => Some(problem),
+        AcceptError::Invalid { problems, .. } => problems.first_mut(),
+        _ => None,
+    };
+    if let Some(problem) = problem.filter(|_| stored > 0) {
+        problem
+            .detail
+            .push_str(&format!("; the first {stored} contacts are stored, and all may be sent again"));
+    }
+    error
 }
 
 fn check_head(head: &serde_json::Map<String, Value>) -> Result<(), AcceptError> {

@@ -83,7 +83,8 @@ pub struct ContactsRequest {
 /// Add or update contacts
 ///
 /// The body is JSON (`{"contacts": […]}`), NDJSON (one contact a line) or CSV, of any length, plain or gzip. Contacts are
-/// stored as they come; wrong ones are listed and the others stay. Somebody who unsubscribed stays unsubscribed. What a CSV
+/// stored as they come; wrong ones are listed and the others stay. Somebody who unsubscribed stays unsubscribed. When a
+/// body cannot be read to its end, contacts before that place are stored a thousand at a time; the answer says how many. What a CSV
 /// body may look like is said at `POST /v1/broadcasts`.
 #[utoipa::path(post, path = "/v1/contacts", tag = "contacts", operation_id = "import_contacts", params(ImportParams),
     request_body(content(

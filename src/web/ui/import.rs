@@ -16,7 +16,9 @@ use super::error::UiError;
 use super::form::Fields;
 use super::{contacts, format};
 use crate::domain::contact::List;
-use crate::pipeline::accept::{AcceptError, Acceptor, Column, FieldProblem, Format, TableOptions};
+use crate::pipeline::accept::{
+    AcceptError, Acceptor, Column, FieldProblem, Format, Table, TableFault, TableOptions, VALUE_BYTES_MAX,
+};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -40,6 +42,19 @@ struct Done {
     problems: Vec<String>,
     /// Columns that templates say in another way than the table.
     renamed: Vec<Column>,
+}
+
+impl Done {
+    /// Nothing was stored.
+    fn nothing(rejected: i64, problems: Vec<String>) -> Self {
+        Self {
+            read: 0,
+            new: 0,
+            rejected,
+            problems,
+            renamed: Vec::new(),
+        }
+    }
 }
 
 pub async fn show(
@@ -75,6 +90,9 @@ pub async fn submit(
         charset: None,
         may_be_headless: true,
     };
+    if let Err(problem) = look_through(form.raw("csv").as_bytes(), table) {
+        return page_of(&signed, &state, &form, Done::nothing(0, vec![problem])).await;
+    }
     let done = match acceptor
         .import_contacts(Format::Csv, false, table, list.as_ref(), body)
         .await
@@ -86,27 +104,17 @@ pub async fn submit(
             problems: imported.rejections.iter().flat_map(|r| in_words(&r.problems)).collect(),
             renamed: imported.columns.into_iter().filter(|c| c.name != c.variable).collect(),
         },
-        Err(AcceptError::Invalid { problems, total }) => Done {
-            read: 0,
-            new: 0,
-            rejected: total,
-            problems: in_words(&problems),
-            renamed: Vec::new(),
-        },
-        // Rows before the place are in when there are very many; reading them once more does no harm.
-        Err(AcceptError::Malformed(problem)) => Done {
-            read: 0,
-            new: 0,
-            rejected: 0,
-            problems: in_words(&[problem]),
-            renamed: Vec::new(),
-        },
+        Err(AcceptError::Invalid { problems, total }) => Done::nothing(total, in_words(&problems)),
         Err(AcceptError::Store(e)) => return Err(e.into()),
         Err(e) => return Err(UiError::Refused(format!("The text was not imported to its end: {e}."))),
     };
+    page_of(&signed, &state, &form, done).await
+}
+
+async fn page_of(signed: &SignedIn, state: &WebState, form: &Fields, done: Done) -> Result<Response, UiError> {
     let is_useless = done.read == 0;
     let page = ImportPage {
-        chrome: Chrome::new(&signed, Section::Contacts),
+        chrome: Chrome::new(signed, Section::Contacts),
         lists: state.store.lists().await?,
         chosen: form.text("list").to_owned(),
         // What could not be read is there to be mended.
@@ -123,6 +131,31 @@ pub async fn submit(
         StatusCode::OK
     };
     Ok((code, page).into_response())
+}
+
+/// Reads the whole text once before anything is stored: of what is no table nothing goes in, however long it is.
+fn look_through(text: &[u8], options: TableOptions) -> Result<(), String> {
+    let in_line = |line: Option<u64>, why: String| match line {
+        Some(line) => format!("Line {line}: {why}."),
+        None => format!("{why}."),
+    };
+    let mut table = match Table::open(text, options) {
+        Ok(table) => table,
+        Err(TableFault::Row(fault)) => return Err(in_line(fault.line(), fault.in_words())),
+        // Empty, or without an address: the import says so, and stores nothing.
+        Err(_) => return Ok(()),
+    };
+    loop {
+        match table.advance() {
+            Ok(false) => return Ok(()),
+            Ok(true) if table.row.bytes() as u64 > VALUE_BYTES_MAX => {
+                let why = format!("the row is longer than {VALUE_BYTES_MAX} bytes; a closing quote may be missing");
+                return Err(in_line(Some(table.row.line()), why));
+            }
+            Ok(true) => {}
+            Err(fault) => return Err(in_line(fault.line(), fault.in_words())),
+        }
+    }
 }
 
 /// What is wrong, with the line.

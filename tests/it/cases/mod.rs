@@ -214,6 +214,7 @@ async fn every_case_through_the_import_page() {
                     let line = line.map_or_else(String::new, |line| format!("Line {line}: "));
                     assert!(page.contains(&line), "{}: no {line} in {page}", case.name);
                     assert!(page.contains("0 contacts read"), "{}: {page}", case.name);
+                    assert_eq!(app.store.count_subscribed(None).await.unwrap(), 0, "{}", case.name);
                 }
             }
         }

@@ -210,7 +210,7 @@ impl Columns {
 
     /// For a table that begins with an address: addresses, and maybe names beside them.
     pub fn headless(row: &Row) -> Option<Self> {
-        let begins_with_address = row.len() > 0 && row.cell(0).contains(&b'@');
+        let begins_with_address = row.n_cells() > 0 && row.cell(0).contains(&b'@');
         begins_with_address.then(|| Self {
             email: 0,
             name: Some(1),
@@ -230,7 +230,7 @@ impl Columns {
 
 /// The names of the columns; empty ones at the end are none.
 fn names(row: &Row) -> Result<Vec<String>, Fault> {
-    let mut names: Vec<String> = Vec::with_capacity(row.len());
+    let mut names: Vec<String> = Vec::with_capacity(row.n_cells());
     let mut named = 0;
     for (i, cell) in row.cells().enumerate() {
         if cell.contains(&0) {

@@ -223,13 +223,13 @@ impl Columns {
     /// A sentence when it has cells too few or too many.
     pub fn check(&self, row: &Row) -> Result<(), String> {
         let is_blank = |i: usize| row.cell(i).iter().all(u8::is_ascii_whitespace);
-        let fits = row.len() >= self.named || self.is_headless;
-        if fits && (self.named..row.len()).all(is_blank) {
+        let fits = row.n_cells() >= self.named || self.is_headless;
+        if fits && (self.named..row.n_cells()).all(is_blank) {
             return Ok(());
         }
         Err(format!(
             "the row has {} cells, the header {}; a cell that holds the delimiter stands in quotes",
-            row.len(),
+            row.n_cells(),
             self.named
         ))
     }
@@ -239,7 +239,7 @@ impl Columns {
     /// # Errors
     /// It is not UTF-8.
     pub fn text<'r>(&self, row: &'r Row, i: usize) -> Result<&'r str, std::str::Utf8Error> {
-        if i >= row.len() {
+        if i >= row.n_cells() {
             return Ok("");
         }
         std::str::from_utf8(row.cell(i))

@@ -16,11 +16,11 @@ pub struct Row {
 
 impl Row {
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn n_cells(&self) -> usize {
         self.ends.len()
     }
 
-    /// The cell at this place, from 0. `i` is below [`Row::len`].
+    /// The cell at this place, from 0. `i` is below [`Row::n_cells`].
     #[must_use]
     pub fn cell(&self, i: usize) -> &[u8] {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
@@ -28,7 +28,13 @@ impl Row {
     }
 
     pub fn cells(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|i| self.cell(i))
+        (0..self.n_cells()).map(|i| self.cell(i))
+    }
+
+    /// Bytes of all cells together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The line in which the row begins, from 1.
