@@ -198,12 +198,14 @@ impl<'s> Merged<'s> {
             }
             let heads = self.streams.iter().enumerate();
             let first = heads
-                .filter_map(|(i, s)| s.waiting.front().map(|(key, _)| (key.clone(), i)))
+                .filter_map(|(i, s)| s.waiting.front().map(|(key, _)| (key, i)))
                 .min();
-            let Some((key, i)) = first else { break };
-            let taken = self.streams[i].waiting.pop_front();
+            let Some((_, i)) = first else { break };
+            let Some((key, recipient)) = self.streams[i].waiting.pop_front() else {
+                break;
+            };
             if self.last.as_ref() != Some(&key) {
-                batch.extend(taken.map(|(_, recipient)| recipient));
+                batch.push(recipient);
                 self.last = Some(key);
             }
         }

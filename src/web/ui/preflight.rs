@@ -2,6 +2,7 @@
 //! goes on beside the page, which follows it. Never a promise: contacts change, and who unsubscribes gets nothing.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const KEPT_MAX: usize = 8;
 pub struct Preflight {
     pub found: Rendering,
     pub is_running: bool,
+    /// There was no room for it: others are being looked ahead.
+    pub is_busy: bool,
     pub template_id: Option<TemplateId>,
 }
 
@@ -61,8 +64,19 @@ impl Preflights {
     /// The look ahead that belongs to this key: begun when there is none, else as far as it is.
     pub async fn look(&self, state: &WebState, key: &str, draft: &Draft, content: Content) -> Preflight {
         // What is shown must be of this very draft and this very wording.
-        let name = format!("{key} {}", serde_json::to_string(&(draft, &content)).unwrap_or_default());
-        let running = self.find_or_begin(name, state, draft, content);
+        let mut hasher = DefaultHasher::new();
+        serde_json::to_string(&(draft, &content))
+            .unwrap_or_default()
+            .hash(&mut hasher);
+        let name = format!("{key} {}", hasher.finish());
+        let template_id = Some(draft.template_id.clone());
+        let Some(running) = self.find_or_begin(name, state, draft, content) else {
+            return Preflight {
+                is_busy: true,
+                template_id,
+                ..Preflight::default()
+            };
+        };
         let over = running.over.notified();
         if !running.is_over() {
             // When it does not end in time, the page follows it.
@@ -71,24 +85,23 @@ impl Preflights {
         Preflight {
             found: running.found.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             is_running: !running.is_over(),
-            template_id: Some(draft.template_id.clone()),
+            is_busy: false,
+            template_id,
         }
     }
 
-    fn find_or_begin(&self, name: String, state: &WebState, draft: &Draft, content: Content) -> Arc<Running> {
+    fn find_or_begin(&self, name: String, state: &WebState, draft: &Draft, content: Content) -> Option<Arc<Running>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = kept.get(&name) {
-            return Arc::clone(running);
+            return Some(Arc::clone(running));
         }
         if kept.len() >= KEPT_MAX {
             kept.retain(|_, running| !running.is_over());
         }
-        let running = Arc::new(Running::default());
         if kept.len() >= KEPT_MAX {
-            // Shown as one that ended before anybody was rendered.
-            running.end();
-            return running;
+            return None;
         }
+        let running = Arc::new(Running::default());
         kept.insert(name, Arc::clone(&running));
         let (store, this) = (Arc::clone(&state.store), Arc::clone(&running));
         let trial = Trial {
@@ -103,7 +116,7 @@ impl Preflights {
             }
             this.end();
         });
-        running
+        Some(running)
     }
 }
 
