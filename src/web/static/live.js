@@ -61,6 +61,7 @@ function fill(picker) {
     const said = picker.form.querySelector("[data-decoded]");
     if (!said) return;
     said.hidden = charset === "utf-8";
+    if (said.hidden) return void (said.textContent = "");
     said.textContent = `The file is not UTF-8. It was read as ${charset}: look whether letters such as é are right before you import.`;
   });
 }

@@ -4,6 +4,7 @@ pub mod app;
 mod browser;
 mod links;
 mod pages;
+mod picked;
 mod relay_test;
 mod relays;
 mod send;
