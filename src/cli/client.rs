@@ -76,13 +76,15 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
 }
 
-/// One field that is at fault. The line is left aside: it counts in the request, which is not the user's file.
+/// One field that is at fault.
 #[derive(Debug, Deserialize)]
 pub struct FieldError {
     #[serde(default)]
     pub pointer: String,
     #[serde(default)]
     pub detail: String,
+    #[serde(default)]
+    pub line: Option<u64>,
 }
 
 impl Api {
@@ -241,6 +243,13 @@ impl ApiError {
 }
 
 impl Problem {
+    /// Leaves the lines aside: they count in the request, which is not the user's file.
+    pub fn forget_lines(&mut self) {
+        for error in &mut self.errors {
+            error.line = None;
+        }
+    }
+
     /// The problem as lines: a sentence, then each field with its pointer.
     #[must_use]
     pub fn in_words(&self, status: StatusCode) -> String {
@@ -253,7 +262,8 @@ impl Problem {
         };
         let mut out = format!("refused: {told}{fix}");
         for error in &self.errors {
-            out.push_str(&format!("\n  {}  {}", error.pointer, error.detail));
+            let line = error.line.map_or_else(String::new, |line| format!("line {line}: "));
+            out.push_str(&format!("\n  {}  {line}{}", error.pointer, error.detail));
         }
         out
     }

@@ -5,6 +5,9 @@ use std::fmt;
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization;
+
+use super::sign::hidden_sign;
 
 /// Longest address accepted: the path limit of RFC 5321 4.5.3.1.3 less its two angle brackets.
 pub const ADDRESS_LEN_MAX: usize = 254;
@@ -13,15 +16,16 @@ pub const LOCAL_LEN_MAX: usize = 64;
 
 /// One mailbox address as it goes on the wire. The domain is lower case and in its A-label form
 /// (RFC 5891); the local part keeps its case, because only the receiving host may interpret it
-/// (RFC 5321 2.4). No control characters, no spaces, no quoted local parts, no address literals.
+/// (RFC 5321 2.4), and is in Unicode's form NFC, as RFC 6532 3.1 asks for, so that two spellings of one letter are one
+/// mailbox. No signs that cannot be seen, no typographic quotes, no control characters, no spaces, no quoted local parts, no address literals.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(from = "String", into = "String")]
 pub struct EmailAddress(Box<str>);
 
-impl TryFrom<String> for EmailAddress {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text)
+/// For what is stored: it was parsed when it came in, maybe by an older program that took more.
+impl From<String> for EmailAddress {
+    fn from(text: String) -> Self {
+        Self::from_stored(text)
     }
 }
 
@@ -44,13 +48,18 @@ impl EmailAddress {
         if let Some(c) = text.chars().find(|c| c.is_control() || c.is_whitespace()) {
             return Err(format!("the address holds {}, which no address may", c.escape_unicode()));
         }
+        if let Some(sign) = hidden_sign(text) {
+            let hint = "type the address anew, and a domain with such a sign in its xn-- form";
+            return Err(format!("the address holds {sign}, which no address may; {hint}"));
+        }
         let (local, domain) = text
             .rsplit_once('@')
             .ok_or_else(|| format!("no @ in '{}'", shorten(text)))?;
+        let local: String = local.nfc().collect();
         if local.len() > LOCAL_LEN_MAX {
             return Err(format!("the part before @ has {} bytes; {LOCAL_LEN_MAX} is the most", local.len()));
         }
-        check_local(local).map_err(|why| format!("{why} in '{}'", shorten(text)))?;
+        check_local(&local).map_err(|why| format!("{why} in '{}'", shorten(text)))?;
         let domain = to_ascii_domain(domain).map_err(|why| format!("{why} in '{}'", shorten(text)))?;
         let whole = format!("{local}@{domain}");
         if whole.len() > ADDRESS_LEN_MAX {
@@ -250,6 +259,44 @@ mod tests {
         }
         assert!(EmailAddress::parse(&format!("{}@example.org", "x".repeat(65))).is_err());
         assert!(EmailAddress::parse(&format!("x@{}.org", "x.".repeat(130))).is_err());
+    }
+
+    #[test]
+    fn signs_that_nobody_sees_are_refused_by_name() {
+        for (given, sign) in [
+            ("anna\u{200b}@example.org", "U+200B ZERO WIDTH SPACE"),
+            ("\u{feff}anna@example.org", "U+FEFF ZERO WIDTH NO-BREAK SPACE"),
+            ("anna@exam\u{ad}ple.org", "U+00AD SOFT HYPHEN"),
+            ("anna\u{202e}@example.org", "U+202E RIGHT-TO-LEFT OVERRIDE"),
+            ("o\u{2019}neil@example.org", "U+2019 RIGHT SINGLE QUOTATION MARK"),
+            ("\u{201c}anna\u{201d}@example.org", "U+201C LEFT DOUBLE QUOTATION MARK"),
+            ("m\u{fffd}ller@example.org", "U+FFFD REPLACEMENT CHARACTER"),
+        ] {
+            let why = EmailAddress::parse(given).expect_err(given);
+            assert!(why.contains(sign), "{why}");
+        }
+    }
+
+    #[test]
+    fn composed_and_decomposed_letters_are_one_person() {
+        let (composed, decomposed) = ("\u{e4}nna@m\u{fc}ller.example", "a\u{308}nna@mu\u{308}ller.example");
+        let addresses = [composed, decomposed].map(|text| EmailAddress::parse(text).unwrap());
+        assert_eq!(addresses[0], addresses[1]);
+        assert_eq!(addresses[0].as_str(), "\u{e4}nna@xn--mller-kva.example");
+    }
+
+    #[test]
+    fn stored_addresses_stay_what_they_were() {
+        for stored in [
+            "a\u{308}nna@example.org",
+            "o\u{2019}neil@example.org",
+            "anna@example.org",
+            "\u{130}da@example.org",
+        ] {
+            let address: EmailAddress = serde_json::from_value(stored.into()).unwrap();
+            assert_eq!(address.as_str(), stored);
+            assert_eq!(address.normalised(), stored.to_lowercase());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::EmailAddress;
 use super::broadcast::{Audience, NewBroadcast, OnUncertain, Priority};
-use super::content::{Content, Letter, Mailbox};
+use super::content::{Content, Letter, Mailbox, SharedData};
 use super::id::{BroadcastId, CampaignId, TemplateId};
 use super::safety::Safety;
 use super::time::Timestamp;
@@ -144,7 +144,7 @@ impl Draft {
                 content,
                 headers: Vec::new(),
                 attachments: Vec::new(),
-                data: serde_json::Map::new(),
+                data: SharedData::default(),
             },
             audience: self.audience.clone(),
             template_id: Some(self.template_id.clone()),

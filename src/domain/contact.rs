@@ -1,6 +1,7 @@
 //! The stored audience: contacts and lists, and the addresses that must not be mailed.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::id::ListId;
 use super::time::Timestamp;
@@ -22,12 +23,18 @@ impl ContactStatus {
     }
 }
 
+/// What is said of a contact whose data the database has lost.
+pub const DATA_DAMAGED: &str = "the contact's data cannot be read; import the contact anew with its data, or delete it";
+
 /// One person of the stored audience.
 #[derive(Debug, Clone, Serialize)]
 pub struct Contact {
     pub email: String,
     pub name: Option<String>,
-    pub data: serde_json::Map<String, serde_json::Value>,
+    /// A JSON object, as it was given.
+    pub data: Box<RawValue>,
+    /// What of it cannot be read, and what to do.
+    pub damage: Option<&'static str>,
     pub status: ContactStatus,
     pub subscribed_at: Timestamp,
 }

@@ -1,6 +1,7 @@
 //! What a broadcast says: sender, subject, HTML and text sources, headers. Never compiled here.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::address::EmailAddress;
 
@@ -46,6 +47,46 @@ pub struct Attachment {
     pub content: String,
 }
 
+/// Data that all messages of a broadcast share: a JSON object, kept as text, so that every number stays as it was written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SharedData(Box<RawValue>);
+
+impl SharedData {
+    /// `None` when the text is not a JSON object.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let raw = RawValue::from_string(text.trim().to_owned()).ok()?;
+        raw.get().starts_with('{').then_some(Self(raw))
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl Default for SharedData {
+    fn default() -> Self {
+        serde_json::Map::new().into()
+    }
+}
+
+impl From<serde_json::Map<String, serde_json::Value>> for SharedData {
+    fn from(map: serde_json::Map<String, serde_json::Value>) -> Self {
+        Self(serde_json::value::to_raw_value(&map).expect("a JSON object always serialises"))
+    }
+}
+
+impl PartialEq for SharedData {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for SharedData {}
+
 /// Everything that all messages of one broadcast have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
@@ -57,6 +98,6 @@ pub struct Letter {
     /// The same for every recipient.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
-    /// Shared defaults for the template; a recipient's own data wins. A JSON object.
-    pub data: serde_json::Map<String, serde_json::Value>,
+    /// Shared defaults for the template; a recipient's own data wins.
+    pub data: SharedData,
 }

@@ -1,6 +1,8 @@
 //! Files that go with every message of a broadcast: checked when they are accepted, encoded once, and then copied into each
 //! message as they are. Always base64, always ASCII headers. Never opens or changes a file's content.
 
+use unicode_normalization::UnicodeNormalization;
+
 use super::header;
 use crate::domain::content::Attachment;
 
@@ -12,6 +14,8 @@ const CONTENT_TYPE_BYTES_MAX: usize = 127;
 const CONTENT_ID_BYTES_MAX: usize = 100;
 /// Longest file name that stands on one line as it is.
 const PLAIN_FILENAME_MAX: usize = 56;
+/// Longest ending of a file name, such as `pdf`, that is kept when the name is cut.
+const ENDING_BYTES_MAX: usize = 12;
 /// Characters of an encoded file name on one line: with ` filename*12*=utf-8''` and `;` they fit into 78.
 const FILENAME_PIECE: usize = 48;
 /// Base64 digits on a line (RFC 2045 6.8).
@@ -159,7 +163,8 @@ fn push_content_type(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The file name as it is when it is short and plain, else by RFC 2231 3 and 4: in UTF-8, percent-encoded, in pieces.
+/// The file name as it is when it is short and plain, else by RFC 2231 3 and 4: in UTF-8, percent-encoded, in pieces; and
+/// before that one in ASCII, for programs that do not know RFC 2231.
 fn push_disposition(out: &mut Vec<u8>, kind: &str, filename: &str) {
     out.extend_from_slice(format!("Content-Disposition: {kind};\r\n").as_bytes());
     let is_plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'%';
@@ -171,6 +176,8 @@ fn push_disposition(out: &mut Vec<u8>, kind: &str, filename: &str) {
         out.extend_from_slice(format!(" filename=\"{filename}\"\r\n").as_bytes());
         return;
     }
+    // RFC 6266 appendix D and what mail programs do: who knows RFC 2231 takes the second, all others the first.
+    out.extend_from_slice(format!(" filename=\"{}\";\r\n", ascii_name(filename)).as_bytes());
     let pieces = encoded_pieces(filename);
     let is_long = pieces.len() > 1;
     for (n, piece) in pieces.iter().enumerate() {
@@ -179,6 +186,27 @@ fn push_disposition(out: &mut Vec<u8>, kind: &str, filename: &str) {
         let end = if n + 1 < pieces.len() { ";" } else { "" };
         out.extend_from_slice(format!(" filename{section}*={charset}{piece}{end}\r\n").as_bytes());
     }
+}
+
+/// A file name in ASCII that is near the given one: letters lose their marks, everything else becomes `_`, and the ending stays.
+fn ascii_name(filename: &str) -> String {
+    let is_mark = |c: &char| unicode_normalization::char::is_combining_mark(*c);
+    let plain = |c: char| match c {
+        'ß' => "ss".to_owned(),
+        'æ' | 'Æ' => "ae".to_owned(),
+        'ø' | 'Ø' => "o".to_owned(),
+        'ł' | 'Ł' => "l".to_owned(),
+        c if matches!(c, ' '..='~') && !"\"%\\=?".contains(c) => c.to_string(),
+        _ => "_".to_owned(),
+    };
+    let name: String = filename.nfkd().filter(|c| !is_mark(c)).map(plain).collect();
+    let name = name.trim();
+    let (stem, ending) = match name.rsplit_once('.') {
+        Some((stem, ending)) if ending.len() < ENDING_BYTES_MAX => (stem, format!(".{ending}")),
+        _ => (name, String::new()),
+    };
+    let stem: String = stem.chars().take(PLAIN_FILENAME_MAX - ending.len()).collect();
+    format!("{stem}{ending}")
 }
 
 /// Percent-encoded (RFC 2231 7, attribute-char), cut between characters so that each piece decodes by itself.
@@ -248,17 +276,36 @@ mod tests {
     #[test]
     fn a_file_name_is_plain_or_by_rfc_2231() {
         assert_eq!(disposition("a b.pdf"), "Content-Disposition: attachment;\n filename=\"a b.pdf\"\n");
-        assert_eq!(disposition("ü\".pdf"), "Content-Disposition: attachment;\n filename*=utf-8''%C3%BC%22.pdf\n");
+        assert_eq!(
+            disposition("ü\".pdf"),
+            "Content-Disposition: attachment;\n filename=\"u_.pdf\";\n filename*=utf-8''%C3%BC%22.pdf\n"
+        );
         let long = disposition(&"飛".repeat(12));
         assert_eq!(
             long,
             format!(
-                "Content-Disposition: attachment;\n filename*0*=utf-8''{};\n filename*1*={};\n filename*2*={}\n",
+                "Content-Disposition: attachment;\n filename=\"{}\";\n filename*0*=utf-8''{};\n filename*1*={};\n filename*2*={}\n",
+                "_".repeat(12),
                 "%E9%A3%9B".repeat(5),
                 "%E9%A3%9B".repeat(5),
                 "%E9%A3%9B".repeat(2)
             )
         );
         assert!(disposition(&"é".repeat(127)).lines().all(|line| line.len() <= 78));
+    }
+
+    #[test]
+    fn the_ascii_name_is_near_the_given_one() {
+        for (name, ascii) in [
+            ("Übersicht Größe.pdf", "Ubersicht Grosse.pdf"),
+            ("飛脚 2026.csv", "__ 2026.csv"),
+            ("e\u{301}te\u{301}.tar.gz", "ete.tar.gz"),
+            ("100%.png", "100_.png"),
+            ("ﬁle.txt", "file.txt"),
+        ] {
+            assert_eq!(ascii_name(name), ascii);
+        }
+        let long = ascii_name(&format!("{}.xlsx", "é".repeat(100)));
+        assert_eq!((long.len(), long.ends_with("e.xlsx")), (PLAIN_FILENAME_MAX, true));
     }
 }

@@ -42,8 +42,8 @@ pub enum Problem {
     Syntax(String),
     /// The source uses something that newsletters may not use.
     NotAllowed(String),
-    /// The variable has no value for this recipient.
-    Missing(String),
+    /// The variable has no value for this recipient; `nearest` is a known name that may be meant.
+    Missing { name: String, nearest: Option<String> },
     /// More steps than `FUEL`.
     TooMuchWork,
     /// The source or what became of it is too long.
@@ -63,15 +63,24 @@ impl TemplateError {
     }
 }
 
+impl Problem {
+    fn missing(name: &str) -> Self {
+        Problem::Missing {
+            name: name.to_owned(),
+            nearest: None,
+        }
+    }
+}
+
 fn problem(source: &str, error: &minijinja::Error) -> Problem {
     let detail = error.detail().unwrap_or("");
     if let Some(name) = detail.strip_suffix("` is undefined").and_then(|d| d.strip_prefix('`')) {
-        return Problem::Missing(name.to_owned());
+        return Problem::missing(name);
     }
     match error.kind() {
         ErrorKind::UndefinedError => {
             let shown = error.range().and_then(|r| source.get(r)).unwrap_or("a value");
-            Problem::Missing(shown.trim().to_owned())
+            Problem::missing(shown.trim())
         }
         ErrorKind::SyntaxError => Problem::Syntax(detail.to_owned()),
         ErrorKind::OutOfFuel => Problem::TooMuchWork,
@@ -98,7 +107,15 @@ impl fmt::Display for Problem {
         match self {
             Problem::Syntax(why) => write!(f, "{why}"),
             Problem::NotAllowed(what) | Problem::TooLong(what) | Problem::Other(what) => write!(f, "{what}"),
-            Problem::Missing(name) => write!(
+            Problem::Missing {
+                name,
+                nearest: Some(nearest),
+            } => write!(
+                f,
+                "`{name}` has no value for this recipient; `{nearest}` has one, if that is meant; else give `{name}` in the data, or \
+                 write {{{{ {name}|default('…') }}}}"
+            ),
+            Problem::Missing { name, nearest: None } => write!(
                 f,
                 "`{name}` has no value for this recipient; give it in the recipient's data or in the \
                  broadcast's data, or write {{{{ {name}|default('…') }}}}"

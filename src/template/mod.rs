@@ -9,9 +9,11 @@
 mod context;
 mod engine;
 mod error;
+mod references;
 mod scan;
 mod starters;
 mod text;
+mod values;
 
 use std::collections::BTreeSet;
 
@@ -90,10 +92,24 @@ impl Newsletter {
     /// Renders all parts for one recipient.
     ///
     /// # Errors
-    /// A variable has no value for this recipient, or a part takes more than [`FUEL`] steps or gives
+    /// A variable has no value for this recipient, the subject becomes empty, or a part takes more than [`FUEL`] steps or gives
     /// more than [`OUTPUT_BYTES_MAX`] bytes. It concerns this message, not the broadcast.
     pub fn render(&self, context: &Context) -> Result<Rendered, TemplateError> {
+        self.render_parts(context).map_err(|mut error| {
+            if let Problem::Missing { name, nearest } = &mut error.problem {
+                *nearest = context.nearest(name);
+            }
+            error
+        })
+    }
+
+    fn render_parts(&self, context: &Context) -> Result<Rendered, TemplateError> {
         let subject = one_line(&engine::render(&self.env, Part::Subject, context.value())?);
+        if subject.trim().is_empty() {
+            let why = "the subject is empty for this recipient; give its variables a value, or a default as in \
+                       {{ topic|default('News') }}";
+            return Err(TemplateError::new(Part::Subject, None, Problem::Other(why.to_owned())));
+        }
         let html = match self.has_html {
             true => Some(engine::render(&self.env, Part::Html, context.value())?),
             false => None,

@@ -8,11 +8,14 @@
 
 use html2text::render::TrivialDecorator;
 
+use super::references;
 use super::scan::{Tag, TagKind, tags};
 
 /// Masks stand between these two signs of the private use area.
 const MASK_OPEN: char = '\u{E000}';
 const MASK_CLOSE: char = '\u{E001}';
+/// Stand for a space, a tab and a line break of `<pre>` while the text is laid out, so that nobody takes them for layout.
+const KEPT: [(char, char); 3] = [(' ', '\u{E002}'), ('\t', '\u{E003}'), ('\n', '\u{E004}')];
 /// No line is wrapped: mail programs wrap to the width of their window.
 const WIDTH: usize = 1_000_000;
 
@@ -20,12 +23,18 @@ const WIDTH: usize = 1_000_000;
 /// their description.
 pub(super) fn html_to_text(html: &str) -> String {
     let simple = simplify(html);
-    lay_out(&simple).unwrap_or(simple.text)
+    let text = lay_out(&simple).unwrap_or(simple.text);
+    match simple.keeps_space {
+        true => KEPT
+            .iter()
+            .fold(text, |text, (sign, kept)| text.replace(*kept, sign.encode_utf8(&mut [0; 4]))),
+        false => text,
+    }
 }
 
 /// The template source of a text part that says what the template source of the HTML part says; none
 /// where that is not certain. It is certain when no tag puts HTML of its own into the page (`|safe`,
-/// `{% raw %}`), no link opens inside a link, and the tags that stand in text or link addresses come out
+/// `{% raw %}`), no link opens inside a link, no reference such as `&copy` runs on into a value, nothing stands in `<pre>`, and the tags that stand in text or link addresses come out
 /// once each and in order. Conditions and loops that fell away with an attribute, a style or a comment
 /// must have done so in pairs: the caller compiles the result, which fails otherwise.
 pub(super) fn text_source(html: &str) -> Option<String> {
@@ -33,8 +42,9 @@ pub(super) fn text_source(html: &str) -> Option<String> {
     if html.contains([MASK_OPEN, MASK_CLOSE]) || tags.iter().any(|t| t.word() == "raw" || uses_safe(t)) {
         return None;
     }
-    let simple = simplify(&mask(html, &tags));
-    if simple.is_uncertain {
+    let masked = mask(html, &tags);
+    let simple = simplify(&masked);
+    if simple.is_uncertain || simple.keeps_space || has_open_reference(&masked) {
         return None;
     }
     let text = lay_out(&simple)?;
@@ -46,6 +56,14 @@ pub(super) fn text_source(html: &str) -> Option<String> {
         return None;
     }
     Some(unmask(&text, html, &tags))
+}
+
+/// Whether a value may become part of a character reference, as in `&copy{{ x }}`.
+fn has_open_reference(masked: &str) -> bool {
+    masked.match_indices(MASK_OPEN).any(|(at, _)| {
+        let before = masked[..at].trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '#');
+        before.ends_with('&')
+    })
 }
 
 fn lay_out(simple: &Simple) -> Option<String> {
@@ -135,6 +153,8 @@ struct Simple {
     due: Break,
     /// A link was opened inside a link: which address belongs to which text depends on the data.
     is_uncertain: bool,
+    /// Text of `<pre>` is in it, with [`KEPT`] signs.
+    keeps_space: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +171,16 @@ impl Simple {
         }
         self.settle_break();
         self.text.push_str(text);
+    }
+
+    /// Text of `<pre>`: its spaces and line breaks are text.
+    fn push_kept(&mut self, source: &str) {
+        let text = references::text(source).replace("\r\n", "\n").replace('\r', "\n");
+        let kept = KEPT
+            .iter()
+            .fold(text, |text, (sign, kept)| text.replace(*sign, kept.encode_utf8(&mut [0; 4])));
+        self.keeps_space = true;
+        self.push(&references::escaped(&kept));
     }
 
     fn settle_break(&mut self) {
@@ -177,8 +207,8 @@ impl Simple {
         };
         let href = href.trim();
         let address = href.strip_prefix("mailto:").unwrap_or(href);
-        if !href.is_empty() && !href.starts_with('#') && self.text[start..].trim() != address {
-            self.push(&format!(" ({address})"));
+        if !href.is_empty() && !href.starts_with('#') && references::text(self.text[start..].trim()) != address {
+            self.push(&format!(" ({})", references::escaped(address)));
         }
     }
 }
@@ -199,11 +229,18 @@ fn simplify(html: &str) -> Simple {
         text: PARAGRAPH.to_owned(),
         due: Break::None,
         is_uncertain: false,
+        keeps_space: false,
     };
+    // Whoever writes our own signs gets no `<pre>`.
+    let may_keep = !html.contains(KEPT.map(|(_, kept)| kept));
+    let mut pre = 0usize;
     let mut link: Option<Link> = None;
     let mut rest = html;
     while let Some(at) = rest.find('<') {
-        simple.push(&rest[..at]);
+        match pre {
+            0 => simple.push(&rest[..at]),
+            _ => simple.push_kept(&rest[..at]),
+        }
         rest = &rest[at..];
         let Some(element) = Element::read(rest) else {
             simple.push("&lt;");
@@ -222,8 +259,23 @@ fn simplify(html: &str) -> Simple {
                     href: element.attribute("href"),
                 });
             }
-            "img" => simple.push(element.attribute("alt").as_deref().unwrap_or("")),
+            "img" => simple.push(&references::escaped(&element.attribute("alt").unwrap_or_default())),
+            "br" if pre > 0 => simple.push_kept("\n"),
             "br" => simple.push("<br>"),
+            "pre" if may_keep => {
+                simple.break_here(Break::Paragraph);
+                match element.is_end {
+                    true => pre = pre.saturating_sub(1),
+                    false => {
+                        pre += 1;
+                        // HTML standard 13.2.6.4.7: a line break at once behind the tag is no text.
+                        rest = rest
+                            .strip_prefix("\r\n")
+                            .or_else(|| rest.strip_prefix('\n'))
+                            .unwrap_or(rest);
+                    }
+                }
+            }
             "td" | "th" => simple.push(" "),
             "hr" => {
                 simple.break_here(Break::Paragraph);
@@ -238,7 +290,10 @@ fn simplify(html: &str) -> Simple {
             }
         }
     }
-    simple.push(rest);
+    match pre {
+        0 => simple.push(rest),
+        _ => simple.push_kept(rest),
+    }
     simple.text.push_str("</p>");
     simple
 }
@@ -303,7 +358,7 @@ impl<'h> Element<'h> {
         })
     }
 
-    /// The attribute's value as it stands in the source, character references and all.
+    /// The attribute's value, its character references decoded.
     fn attribute(&self, wanted: &str) -> Option<String> {
         let mut rest = self.attributes;
         while let Some((name, after)) = rest.split_once('=') {
@@ -316,7 +371,7 @@ impl<'h> Element<'h> {
                 _ => after.split_once(char::is_whitespace).unwrap_or((after, "")),
             };
             if name.eq_ignore_ascii_case(wanted) {
-                return Some(value.to_owned());
+                return Some(references::attribute(value));
             }
             rest = next;
         }

@@ -16,7 +16,7 @@ use tokio_util::io::StreamReader;
 
 use super::Limits;
 use super::error::{Kind, Problem};
-use crate::pipeline::accept::{AcceptError, FieldProblem, Format, member, quoted};
+use crate::pipeline::accept::{AcceptError, Charset, FieldProblem, Format, member, quoted};
 
 /// Most bytes of a JSON body that is not a list of recipients.
 pub const JSON_BYTES_MAX: usize = 1024 * 1024;
@@ -92,7 +92,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 StatusCode::PAYLOAD_TOO_LARGE => Problem::too_large(limit as u64),
                 _ => AcceptError::Disconnected.into(),
             })?;
-        let mut parser = serde_json::Deserializer::from_slice(&bytes);
+        // RFC 8259 8.1: a byte order mark may be ignored.
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let mut parser = serde_json::Deserializer::from_slice(text);
         let value = serde_path_to_error::deserialize(&mut parser).map_err(|e| json_problem(&e))?;
         parser.end().map_err(|e| malformed(&e))?;
         Ok(Json(value))
@@ -137,6 +139,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 pub struct Streamed {
     pub format: Format,
     pub is_gzip: bool,
+    /// What the Content-Type says about the characters of a CSV body.
+    pub charset: Option<Charset>,
     body: Body,
 }
 
@@ -177,9 +181,15 @@ impl<S: Send + Sync> FromRequest<S> for Streamed {
                 return Err(Problem::new(&Kind::UNSUPPORTED_TYPE, detail));
             }
         };
+        let charset = match format {
+            Format::Csv => charset(request.headers())?,
+            // RFC 8259 8.1: JSON is UTF-8, whatever is said.
+            Format::Json | Format::Ndjson => None,
+        };
         Ok(Self {
             format,
             is_gzip,
+            charset,
             body: request.into_body(),
         })
     }
@@ -189,6 +199,22 @@ impl<S: Send + Sync> FromRequest<S> for Streamed {
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().unwrap_or("?");
     Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+}
+
+/// The character set that the Content-Type names.
+fn charset(headers: &HeaderMap) -> Result<Option<Charset>, Problem> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let mut parameters = value
+        .unwrap_or_default()
+        .split(';')
+        .skip(1)
+        .filter_map(|p| p.split_once('='));
+    let Some((_, name)) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset")) else {
+        return Ok(None);
+    };
+    Charset::parse(name.trim().trim_matches('"'))
+        .map(Some)
+        .map_err(|why| Problem::new(&Kind::UNSUPPORTED_TYPE, why))
 }
 
 fn unsupported(given: &str, good: &str) -> Problem {

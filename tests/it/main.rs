@@ -1,6 +1,7 @@
 //! The one integration test binary; each module is a topic.
 
 mod api;
+mod cases;
 mod cli;
 mod compose;
 mod crash;

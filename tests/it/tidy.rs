@@ -66,6 +66,8 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("minijinja", &["template"]),
     ("html2text", &["template"]),
+    ("html5ever", &["template"]),
+    ("encoding_rs", &["pipeline"]),
     ("lettre", &["mime"]),
     ("mail_auth", &["mime"]),
     ("governor", &["smtp"]),

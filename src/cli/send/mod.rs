@@ -5,6 +5,7 @@ mod forms;
 mod head;
 mod source;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -12,6 +13,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use self::forms::How;
 use self::head::HeadArgs;
 use self::source::{Audience, Feed};
 use super::client::{Api, ApiError, ServerArgs};
@@ -21,6 +23,7 @@ use super::terminal::{Progress, note, number, plural, say};
 use super::view::View;
 use super::watch::{Watched, watch};
 use crate::domain::message::MessageStatus;
+use crate::pipeline::accept::Charset;
 
 /// How often a request is made whose answer never came. The Idempotency-Key sees to it that it is taken once.
 const TRIES: u32 = 3;
@@ -43,7 +46,8 @@ Examples:
       --to - --send-at 2026-10-01T08:00:00Z
 
 Recipients:
-  CSV     email,name and other columns, which the template finds by name
+  CSV     email,name and other columns, which the template finds by name;
+          commas, semicolons or tabs
   NDJSON  one {\"email\": …, \"name\": …, \"data\": {…}} a line
   JSON    one array of such objects, or of plain addresses
   The form is seen by itself, gzip too. Files of any size stream through, and
@@ -58,7 +62,7 @@ Twice is once:
 Exit codes:
   0    all sent; or accepted, with --no-wait or --send-at
   3    refused, nothing is sent
-  4    ended, but not everything was sent
+  4    ended, but not everything was sent, or with --dry-run: would be
   5    the server is away
   130  no longer watched; the server goes on"
 )]
@@ -77,6 +81,10 @@ pub struct Send {
     /// All subscribed contacts
     #[arg(long, help_heading = "Audience")]
     all: bool,
+
+    /// The characters of a CSV file, such as windows-1252 [default: UTF-8, or UTF-16 with a byte order mark]
+    #[arg(long, value_name = "NAME", help_heading = "Audience", requires = "to")]
+    charset: Option<String>,
 
     /// Go on without the recipients that are wrong, instead of refusing them all
     #[arg(long, help_heading = "Options")]
@@ -108,6 +116,8 @@ struct Receipt {
     /// The first of those that were left out.
     #[serde(default)]
     rejected: Vec<Rejection>,
+    /// For a dry run: what rendering for everybody came to.
+    rendering: Option<Rendering>,
 }
 
 /// What came in; absent for stored audiences, which are counted later.
@@ -117,6 +127,23 @@ struct Taken {
     received: Option<i64>,
     #[serde(default)]
     rejected: Option<i64>,
+}
+
+/// What rendering for everybody came to.
+#[derive(Debug, Deserialize)]
+struct Rendering {
+    rendered: i64,
+    failed: i64,
+    is_complete: bool,
+    problems: Vec<WouldFail>,
+}
+
+/// Why messages would fail.
+#[derive(Debug, Deserialize)]
+struct WouldFail {
+    detail: String,
+    count: i64,
+    first: Vec<String>,
 }
 
 /// One recipient that was left out.
@@ -170,13 +197,20 @@ pub async fn run(args: Send) -> Outcome {
     if args.dry_run {
         head.insert("dry_run".to_owned(), true.into());
     }
-    let audience = Audience::open(args.to.as_deref(), args.permissive)?;
+    let charset = args.charset.as_deref().map(Charset::parse).transpose();
+    let how = How {
+        permissive: args.permissive,
+        charset: charset.map_err(|why| Failed::usage(format!("--charset: {why}")))?,
+        is_table: Arc::default(),
+    };
+    let audience = Audience::open(args.to.as_deref(), how)?;
     let key = args.idempotency_key.clone().unwrap_or_else(new_key);
     // Until the server has answered, Ctrl-C ends us at once, and what was sent of the request is thrown away.
     let receipt = post(&api, &head, audience, &key).await?;
     tell(&receipt);
+    let would_fail = receipt.rendering.as_ref().is_some_and(|r| r.failed > 0);
     let Some(id) = receipt.id.filter(|_| !args.dry_run) else {
-        return Ok(Exit::Done);
+        return Ok(if would_fail { Exit::NotAllSent } else { Exit::Done });
     };
     say(format_args!("Accepted as {id}: {}", api.link(&format!("broadcasts/{id}"))));
     if args.no_wait || receipt.status.as_deref() == Some("scheduled") {
@@ -282,7 +316,12 @@ async fn post(
             Err(_) if again && tries_left > 0 && audience.can_be_read_again() => {
                 tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
-            Err(e) => {
+            Err(mut e) => {
+                if let ApiError::Refused(_, problem) = &mut e
+                    && !audience.is_table()
+                {
+                    problem.forget_lines();
+                }
                 let mut failed = e.into_failed(api.base());
                 if again {
                     failed.message.push_str(&format!(
@@ -303,13 +342,37 @@ fn tell(receipt: &Receipt) {
             .counts
             .received
             .map_or_else(String::new, |n| format!(": {}", plural(n - rejected, "recipient")));
-        say(format_args!("Everything is right{meant}. Nothing was sent, as this was a dry run."));
+        match receipt.rendering.as_ref().filter(|r| r.failed > 0) {
+            None => {
+                say(format_args!("Everything is right{meant}. Nothing was sent, as this was a dry run."));
+            }
+            Some(found) => tell_failures(found),
+        }
+        if let Some(found) = receipt.rendering.as_ref().filter(|r| !r.is_complete) {
+            say(format_args!("There was time to make the messages of {} only.", plural(found.rendered, "recipient")));
+        }
     }
     if rejected > 0 {
         say(format_args!("{} left out:", plural(rejected, "recipient")));
     }
     for rejection in receipt.rejected.iter().take(REJECTIONS_SHOWN) {
         say(format_args!("  #/recipients/{}  {}", rejection.index, rejection.detail));
+    }
+}
+
+fn tell_failures(found: &Rendering) {
+    let of = plural(found.rendered, "message");
+    say(format_args!(
+        "{} of {of} would fail. Nothing was sent, as this was a dry run.",
+        number(found.failed)
+    ));
+    for problem in &found.problems {
+        let more = if problem.count > problem.first.len() as i64 {
+            ", …"
+        } else {
+            ""
+        };
+        say(format_args!("  {}: {} ({}{more})", number(problem.count), problem.detail, problem.first.join(", ")));
     }
 }
 

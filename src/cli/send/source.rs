@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::forms::{Fault, copy};
+use super::forms::{Copied, Fault, How, copy};
 use crate::cli::exit::{Exit, Failed};
 use crate::cli::terminal::{note, plural};
 
@@ -29,7 +29,7 @@ const SKIPPED_SHOWN: usize = 5;
 /// Who gets it, as far as the command line says it.
 pub struct Audience {
     input: Option<Input>,
-    permissive: bool,
+    how: How,
 }
 
 /// A file of recipients.
@@ -52,7 +52,7 @@ pub struct Feed {
 /// The thread that reads the file.
 pub struct Reader {
     name: String,
-    thread: Option<JoinHandle<Result<Vec<String>, Fault>>>,
+    thread: Option<JoinHandle<Result<Copied, Fault>>>,
 }
 
 impl Audience {
@@ -60,12 +60,9 @@ impl Audience {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn open(to: Option<&str>, permissive: bool) -> Result<Self, Failed> {
+    pub fn open(to: Option<&str>, how: How) -> Result<Self, Failed> {
         let Some(name) = to else {
-            return Ok(Self {
-                input: None,
-                permissive,
-            });
+            return Ok(Self { input: None, how });
         };
         let is_stdin = name == "-";
         let (mut first, mut len) = (None, None);
@@ -92,7 +89,7 @@ impl Audience {
                 len,
                 read: Arc::default(),
             }),
-            permissive,
+            how,
         })
     }
 
@@ -114,6 +111,12 @@ impl Audience {
     #[must_use]
     pub fn can_be_read_again(&self) -> bool {
         self.input.as_ref().is_none_or(|input| input.len.is_some())
+    }
+
+    /// Whether the file turned out to be a table.
+    #[must_use]
+    pub fn is_table(&self) -> bool {
+        self.how.is_table.load(Ordering::Relaxed)
     }
 
     /// The body of the request: `head`, then the recipients of the file.
@@ -146,12 +149,12 @@ impl Audience {
             read: Arc::clone(&input.read),
         };
         let (out, pieces) = mpsc::channel(PIECES_WAITING);
-        let (permissive, name) = (self.permissive, input.name.clone());
+        let (how, name) = (self.how.clone(), input.name.clone());
         // What the form is shows in the first bytes, and the server must know it before: so everything becomes NDJSON.
         let thread = tokio::task::spawn_blocking(move || {
             let mut out = Pieces::new(out, head);
             out.line_end()?;
-            let read = copy(counted, &mut out, permissive);
+            let read = copy(counted, &mut out, &how);
             match &read {
                 Ok(_) => out.flush()?,
                 Err(_) => out.break_off(),
@@ -184,7 +187,10 @@ impl Reader {
             return Ok(());
         };
         match ended {
-            Ok(Ok(skipped)) => {
+            Ok(Ok(Copied { skipped, renamed })) => {
+                for column in renamed {
+                    note(format_args!("Templates say {{{{ {} }}}} for the column {}.", column.variable, column.name));
+                }
                 if !skipped.is_empty() {
                     note(format_args!("{} of {} left out:", plural(skipped.len() as i64, "row"), self.name));
                 }

@@ -34,6 +34,8 @@ pub(super) enum BodyFault {
     Bomb,
     #[error("the body is not valid gzip")]
     Gzip,
+    #[error("the table is not valid {0}; say what it is, as charset=windows-1252, or save it as UTF-8")]
+    Charset(&'static str),
     #[error("the body did not arrive in time")]
     TooSlow,
     #[error("the connection broke off")]
@@ -48,6 +50,7 @@ impl From<BodyFault> for AcceptError {
             BodyFault::ValueTooLong(_) => AcceptError::invalid(FieldProblem::new("#", "too_long", fault.to_string())),
             BodyFault::Bomb => AcceptError::invalid(FieldProblem::new("#", "gzip_ratio", fault.to_string())),
             BodyFault::Gzip => malformed("invalid_gzip"),
+            BodyFault::Charset(_) => malformed("invalid_charset"),
             BodyFault::TooSlow => AcceptError::TooSlow,
             BodyFault::Disconnected => AcceptError::Disconnected,
         }

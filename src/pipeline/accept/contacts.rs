@@ -8,8 +8,10 @@ use super::Acceptor;
 use super::aside::Aside;
 use super::collect::BatchLimit;
 use super::given::Rejection;
+use super::head::Head;
 use super::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
-use super::read::{Format, Head, Shape};
+use super::read::{Format, Shape};
+use super::table::{Column, Options};
 use crate::domain::id::ListId;
 
 /// Contacts stored in one transaction: short enough that no other writer waits for long.
@@ -33,6 +35,8 @@ pub struct Imported {
     pub rejected: i64,
     /// The first [`REJECTIONS_SHOWN_MAX`](super::REJECTIONS_SHOWN_MAX).
     pub rejections: Vec<Rejection>,
+    /// The columns of a CSV body, and how a template says them.
+    pub columns: Vec<Column>,
 }
 
 impl Acceptor {
@@ -44,17 +48,19 @@ impl Acceptor {
         &self,
         format: Format,
         is_gzip: bool,
+        table: Options,
         list: Option<&ListId>,
         body: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Imported, AcceptError> {
         let _room = self.room()?;
-        let reading = self.reading(format, is_gzip, Head::new());
+        let reading = self.reading(format, is_gzip, table, Head::new());
         let mut aside = Aside::start(body, reading, CONTACTS, |batch| batch);
-        let mut created = 0;
+        let (mut created, mut stored) = (0, 0);
         while let Some(contacts) = aside.next().await {
             created += self.store.put_contacts(&contacts, list, self.clock.now()).await?;
+            stored += contacts.len();
         }
-        let parsed = aside.finish().await?;
+        let parsed = aside.finish().await.map_err(|e| saying_what_stays(e, stored))?;
         check_head(&parsed.head)?;
         let tally = parsed.tally;
         if tally.received == 0 {
@@ -75,8 +81,24 @@ impl Acceptor {
             created: i64::try_from(created).unwrap_or(i64::MAX),
             rejected: tally.rejected,
             rejections: tally.rejections,
+            columns: parsed.columns,
         })
     }
+}
+
+/// A body that breaks off in the middle leaves what came before.
+fn saying_what_stays(mut error: AcceptError, stored: usize) -> AcceptError {
+    let problem = match &mut error {
+        AcceptError::Malformed(problem) => Some(problem),
+        AcceptError::Invalid { problems, .. } => problems.first_mut(),
+        _ => None,
+    };
+    if let Some(problem) = problem.filter(|_| stored > 0) {
+        problem
+            .detail
+            .push_str(&format!("; the first {stored} contacts are stored, and all may be sent again"));
+    }
+    error
 }
 
 fn check_head(head: &serde_json::Map<String, Value>) -> Result<(), AcceptError> {

@@ -33,7 +33,12 @@ impl Fault {
 
     /// As the problem of the field `name`.
     pub fn at(self, name: &str) -> FieldProblem {
-        FieldProblem::new(member("#", name) + &self.below, self.code, self.detail)
+        self.below_at(&member("#", name))
+    }
+
+    /// As the problem of the value at this pointer.
+    pub fn below_at(self, pointer: &str) -> FieldProblem {
+        FieldProblem::new(pointer.to_owned() + &self.below, self.code, self.detail)
     }
 }
 

@@ -8,6 +8,8 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::exact::{self, Numbers};
+use super::fields::Fault;
 use super::problem::{FieldProblem, QUOTED_BYTES_MAX, member, quoted};
 use crate::domain::address::EmailAddress;
 use crate::domain::message::clip;
@@ -35,6 +37,12 @@ impl Place {
         let whole = format!("#/{}/{}", self.array, self.index);
         let pointer = if field.is_empty() { whole } else { member(&whole, field) };
         FieldProblem::new(pointer, code, detail).on_line(self.line)
+    }
+
+    /// What is wrong with the value of a field, or somewhere below it.
+    pub fn fault(&self, field: &str, fault: Fault) -> FieldProblem {
+        let whole = format!("#/{}/{}", self.array, self.index);
+        fault.below_at(&member(&whole, field)).on_line(self.line)
     }
 
     pub fn reject(&self, problem: FieldProblem) -> Rejection {
@@ -73,7 +81,7 @@ pub(super) fn from_json(text: &str, place: Place) -> Result<Recipient, Rejection
                 ..Given::default()
             }
             .check(place),
-            Err(e) => Err(place.reject(place.problem("", "invalid_json", json_words(&e)))),
+            Err(e) => Err(place.reject(place.problem("", "invalid_json", exact::in_words(&e)))),
         },
         _ => {
             let detail =
@@ -115,12 +123,20 @@ fn from_members(members: &Members, place: Place) -> Result<Recipient, Rejection>
             "email" | "name" => match serde_json::from_str::<Text>(value.get()) {
                 Ok(text) if name == "email" => given.email = Some(text.0),
                 Ok(text) => given.name = Some(text.0),
+                Err(e) if value.get().starts_with('"') => {
+                    given
+                        .problems
+                        .push(place.problem(name, "invalid_json", exact::in_words(&e)));
+                }
                 Err(_) => given
                     .problems
                     .push(place.problem(name, "wrong_type", format!("{name} must be a string"))),
             },
             _ => match check_data(value.get()) {
-                Ok(()) => given.data = Some((*value).to_owned()),
+                Ok(()) => match exact::check(value.get(), Numbers::AsWritten) {
+                    Ok(()) => given.data = Some((*value).to_owned()),
+                    Err(fault) => given.problems.push(place.fault(name, fault)),
+                },
                 Err((code, detail)) => given.problems.push(place.problem(name, code, detail)),
             },
         }
@@ -143,7 +159,7 @@ fn check_data(text: &str) -> Result<(), (&'static str, String)> {
 }
 
 /// How deep brackets nest in valid JSON.
-fn depth(text: &str) -> usize {
+pub(super) fn depth(text: &str) -> usize {
     let (mut now, mut most) = (0usize, 0usize);
     let mut bytes = text.bytes();
     while let Some(b) = bytes.next() {

@@ -6,14 +6,15 @@ use std::io::{BufReader, Read};
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
-use serde_json::{Value, error::Category};
 
 use super::body::{BUFFER_BYTES, Decoded, Meter, VALUE_BYTES_MAX};
 use super::collect::Collector;
 use super::given;
-use super::problem::{FieldProblem, member, quoted};
-use super::read::{HEAD_BYTES_MAX, Head, Stop};
+use super::head::{Head, read_field, repeated};
+use super::problem::{FieldProblem, member};
+use super::read::{HEAD_BYTES_MAX, Stop};
 
 /// Reads the whole body: the head, and whether the array stood there.
 pub(super) fn read<T>(body: &mut Decoded<impl Read>, out: &mut Collector<T>) -> Result<(Head, bool), Stop> {
@@ -27,7 +28,8 @@ pub(super) fn read<T>(body: &mut Decoded<impl Read>, out: &mut Collector<T>) -> 
         meter,
         out,
     };
-    let mut parser = serde_json::Deserializer::from_reader(BufReader::with_capacity(BUFFER_BYTES, body));
+    let text = BufReader::with_capacity(BUFFER_BYTES, without_mark(body)?);
+    let mut parser = serde_json::Deserializer::from_reader(text);
     let read = parser.deserialize_map(&mut top).and_then(|()| parser.end());
     match (read, top.stop) {
         (Ok(()), _) => Ok((top.head, top.has_array)),
@@ -35,6 +37,18 @@ pub(super) fn read<T>(body: &mut Decoded<impl Read>, out: &mut Collector<T>) -> 
         (Err(e), None) => Err(in_words(e)),
     }
 }
+
+/// The body without the byte order mark that some editors put before it. RFC 8259 8.1 lets a parser ignore it.
+fn without_mark(mut body: impl Read) -> std::io::Result<impl Read> {
+    let mut start = Vec::with_capacity(UTF8_MARK.len());
+    body.by_ref().take(UTF8_MARK.len() as u64).read_to_end(&mut start)?;
+    if start == UTF8_MARK {
+        start.clear();
+    }
+    Ok(std::io::Cursor::new(start).chain(body))
+}
+
+const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn in_words(e: serde_json::Error) -> Stop {
     let place = format!("line {}, column {}", e.line(), e.column());
@@ -73,7 +87,7 @@ impl<T> Top<'_, T> {
         E::custom("stopped")
     }
 
-    fn keep<E: Error>(&mut self, name: String, value: Value) -> Result<(), E> {
+    fn keep<E: Error>(&mut self, name: String, value: &RawValue) -> Result<(), E> {
         self.head_bytes += self.meter.restart();
         if self.head_bytes > HEAD_BYTES_MAX + BUFFER_BYTES as u64 {
             let detail = format!("the fields beside the recipients have more than {HEAD_BYTES_MAX} bytes");
@@ -82,13 +96,17 @@ impl<T> Top<'_, T> {
         if self.head.contains_key(&name) {
             return Err(self.repeated(&name));
         }
-        self.head.insert(name, value);
-        Ok(())
+        match read_field(&name, value) {
+            Ok(value) => {
+                self.head.insert(name, value);
+                Ok(())
+            }
+            Err(problem) => Err(self.stop(Stop::Invalid(problem))),
+        }
     }
 
     fn repeated<E: Error>(&mut self, name: &str) -> E {
-        let detail = format!("the field {} stands here twice; keep one", quoted(name));
-        self.stop(Stop::Invalid(FieldProblem::new(member("#", name), "duplicate_field", detail)))
+        self.stop(Stop::Invalid(repeated(name)))
     }
 }
 
@@ -102,8 +120,8 @@ impl<'de, T> Visitor<'de> for &mut Top<'_, T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<String>()? {
             if name != self.out.array() {
-                let value = map.next_value::<Value>()?;
-                self.keep(name, value)?;
+                let value = map.next_value::<Box<RawValue>>()?;
+                self.keep(name, &value)?;
                 continue;
             }
             if self.has_array {

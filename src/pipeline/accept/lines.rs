@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, Read};
 use super::body::{BUFFER_BYTES, Decoded, VALUE_BYTES_MAX};
 use super::collect::Collector;
 use super::given::{self, RECIPIENT_BYTES_MAX};
+use super::head::{Head, HeadFault, read_head as parse_head};
 use super::problem::FieldProblem;
-use super::read::{HEAD_BYTES_MAX, Head, Stop};
+use super::read::{HEAD_BYTES_MAX, Stop};
 
 /// Reads the whole body. `has_head_line` is false for lists that have no broadcast, such as contacts.
 pub(super) fn read<T>(
@@ -52,9 +53,12 @@ pub(super) fn read<T>(
 
 fn read_head(lines: &Lines<impl BufRead>, array: &str) -> Result<Head, Stop> {
     let line = Some(lines.number);
-    let head: Head = serde_json::from_slice(&lines.text).map_err(|e| {
-        let detail = format!("the first line must be the broadcast as a JSON object: {}", given::json_words(&e));
-        Stop::Malformed(FieldProblem::new("#", "invalid_json", detail).on_line(line))
+    let head = parse_head(&lines.text).map_err(|fault| match fault {
+        HeadFault::Malformed(why) => {
+            let detail = format!("the first line must be the broadcast as a JSON object: {why}");
+            Stop::Malformed(FieldProblem::new("#", "invalid_json", detail).on_line(line))
+        }
+        HeadFault::Invalid(problem) => Stop::Invalid(problem.on_line(line)),
     })?;
     if head.contains_key(array) {
         let detail = format!("in NDJSON the {array} stand below the first line, one a line; take {array} out of it");

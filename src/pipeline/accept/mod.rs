@@ -1,5 +1,5 @@
 //! Takes send requests in: reads a body of any length, checks everything that can be known now, and makes the
-//! broadcast durable. Never answers before that, never renders a mail, never waits for one to be sent.
+//! broadcast durable. Never answers before that, renders mails for dry runs only, never waits for one to be sent.
 //!
 //! How memory stays flat while a million recipients stream in:
 //!
@@ -18,9 +18,11 @@ mod body;
 mod collect;
 mod contacts;
 mod draft;
+mod exact;
 mod fields;
 mod files;
 mod given;
+mod head;
 mod json;
 mod keys;
 mod lines;
@@ -28,6 +30,7 @@ mod order;
 mod problem;
 mod read;
 mod relay;
+mod rendering;
 mod run;
 mod safety;
 mod staged;
@@ -37,7 +40,7 @@ mod tests;
 mod values;
 mod wording;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -47,11 +50,14 @@ pub use self::collect::REJECTIONS_SHOWN_MAX;
 pub use self::contacts::Imported;
 pub use self::draft::{accept_draft, check_draft, start_run_now};
 pub use self::given::Rejection;
+pub use self::head::{Head, HeadFault, read_head};
 pub use self::keys::{IdempotencyKey, KEY_CHARS_MAX};
 pub use self::order::KNOWN;
 pub use self::problem::{AcceptError, FieldProblem, PROBLEMS_SHOWN_MAX, member, quoted};
-pub use self::read::{Format, HEAD_BYTES_MAX, Head};
+pub use self::read::{Format, HEAD_BYTES_MAX};
+pub use self::rendering::{Feed, Rendering, RenderingProblem, Trial, render_all};
 pub use self::safety::{read_auto_pause, read_canary};
+pub use self::table::{Charset, Column, Columns, Options as TableOptions, Row, RowFault, Table, TableFault};
 pub use self::values::{check_tags, read_mailbox};
 pub use self::wording::{check as check_wording, in_words as template_problem};
 
@@ -85,6 +91,8 @@ pub struct Request {
     pub id: BroadcastId,
     pub format: Format,
     pub is_gzip: bool,
+    /// What is said about the bytes of a CSV body.
+    pub charset: Option<Charset>,
     /// Fields that came beside the body, as CSV bodies need; they win over the body's.
     pub head: Head,
     pub key: Option<IdempotencyKey>,
@@ -104,6 +112,10 @@ pub struct Receipt {
     pub rejected: i64,
     /// The first [`REJECTIONS_SHOWN_MAX`].
     pub rejections: Vec<Rejection>,
+    /// The columns of a CSV body, and how a template says them.
+    pub columns: Vec<Column>,
+    /// For a dry run: what rendering for everybody came to.
+    pub rendering: Option<Rendering>,
 }
 
 /// How a request ended well.
@@ -159,7 +171,7 @@ impl Acceptor {
         {
             let reading = Reading {
                 hash_only: true,
-                ..self.reading(request.format, request.is_gzip, request.head)
+                ..self.reading(request.format, request.is_gzip, TableOptions::default(), request.head)
             };
             let parsed = Aside::start(body, reading, RECIPIENTS, run::cut).finish().await?;
             return same_or_reused(&parsed.hash, earlier);
@@ -167,9 +179,14 @@ impl Acceptor {
         let mut staged = Staged::new(Arc::clone(&self.store), request.id.clone());
         let checked = match self.check(&request, body, &mut staged).await {
             Ok(checked) if !checked.dry_run => checked,
-            not_to_be_sent => {
+            Ok(checked) => {
+                let rendered = self.render(checked, staged.runs()).await;
                 staged.discard().await;
-                return not_to_be_sent.map(|checked| Taken::Checked(checked.receipt));
+                return rendered.map(Taken::Checked);
+            }
+            Err(e) => {
+                staged.discard().await;
+                return Err(e);
             }
         };
         let answer = (request.answer)(&checked.receipt);
@@ -189,7 +206,11 @@ impl Acceptor {
         body: impl AsyncRead + Send + Unpin + 'static,
         staged: &mut Staged,
     ) -> Result<Checked, AcceptError> {
-        let reading = self.reading(request.format, request.is_gzip, request.head.clone());
+        let table = TableOptions {
+            charset: request.charset,
+            may_be_headless: false,
+        };
+        let reading = self.reading(request.format, request.is_gzip, table, request.head.clone());
         let mut aside = Aside::start(body, reading, RECIPIENTS, run::cut);
         while let Some(run) = aside.next().await {
             staged.stage(&run, self.clock.now()).await?;
@@ -243,6 +264,8 @@ impl Acceptor {
             received,
             rejected: tally.rejected,
             rejections: tally.rejections,
+            columns: parsed.columns,
+            rendering: None,
         };
         let broadcast = to_broadcast(&receipt, order, content);
         Ok(Checked {
@@ -252,6 +275,32 @@ impl Acceptor {
             last_run: parsed.last_batch,
             hash: parsed.hash,
             now,
+        })
+    }
+
+    /// Renders a dry run for each of its recipients.
+    async fn render(&self, checked: Checked, runs: i64) -> Result<Receipt, AcceptError> {
+        let NewBroadcast {
+            id, letter, audience, ..
+        } = checked.broadcast;
+        let audience = match audience {
+            Audience::Inline { .. } => Audience::Inline { runs },
+            stored => stored,
+        };
+        let mut feeds = Feed::of(&audience);
+        feeds.extend(checked.last_run.map(|run| Feed::AtHand(run.pages.into())));
+        let trial = Trial {
+            broadcast: id,
+            content: letter.content,
+            data: letter.data,
+            feeds,
+        };
+        let found = Mutex::default();
+        render_all(&*self.store, trial, rendering::DRY_RUN_MAX, &found).await?;
+        let rendering = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Receipt {
+            rendering: Some(rendering),
+            ..checked.receipt
         })
     }
 
@@ -288,10 +337,11 @@ impl Acceptor {
         self.room.try_acquire().map_err(|_| AcceptError::Busy)
     }
 
-    fn reading(&self, format: Format, is_gzip: bool, head: Head) -> Reading {
+    fn reading(&self, format: Format, is_gzip: bool, table: TableOptions, head: Head) -> Reading {
         Reading {
             format,
             is_gzip,
+            table,
             head,
             bytes_max: self.body_bytes_max,
             hash_only: false,

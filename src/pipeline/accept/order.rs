@@ -5,12 +5,12 @@ use serde_json::{Map, Value};
 
 use super::fields::{Fault, Fields, list, one_of, text, truth};
 use super::files::attachments;
+use super::head::Head;
 use super::problem::{FieldProblem, member};
-use super::read::Head;
 use super::safety::{auto_pause, canary};
-use super::values::{TAGS_MAX, headers, mailbox, relay_name, sized_object, subject, tag};
+use super::values::{TAGS_MAX, headers, mailbox, relay_name, shared_data, sized_object, subject, tag};
 use crate::domain::broadcast::{OnUncertain, Priority};
-use crate::domain::content::{Attachment, Content, Mailbox};
+use crate::domain::content::{Attachment, Content, Mailbox, SharedData};
 use crate::domain::id::{ListId, TemplateId};
 use crate::domain::safety::Safety;
 use crate::domain::time::Timestamp;
@@ -54,7 +54,7 @@ pub(super) struct Order {
     pub reply_to: Option<Mailbox>,
     pub wording: Wording,
     pub wanted: Wanted,
-    pub data: Map<String, Value>,
+    pub data: SharedData,
     pub headers: Vec<(String, String)>,
     pub attachments: Vec<Attachment>,
     pub tags: Vec<String>,
@@ -79,9 +79,7 @@ impl Order {
         let reply_to = f.take("reply_to", mailbox);
         let wording = wording(&mut f);
         let wanted = wanted(&mut f, has_recipients);
-        let data = f
-            .take("data", |v| sized_object(v, SHARED_DATA_BYTES_MAX))
-            .unwrap_or_default();
+        let data = f.take("data", shared_data).unwrap_or_default();
         let headers = f.take("headers", headers).unwrap_or_default();
         let attachments = f.take("attachments", attachments).unwrap_or_default();
         let tags = f.take("tags", |v| list(v, TAGS_MAX, tag)).unwrap_or_default();
@@ -222,12 +220,19 @@ fn wanted(f: &mut Fields, has_recipients: bool) -> Option<Wanted> {
     }
 }
 
+/// How long ago a planned start may lie: clocks differ, and requests wait in queues. What lies further back is a slip.
+pub const PAST_MS_MAX: i64 = 3_600 * 1_000;
+
 fn times(f: &mut Fields, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
     let horizon = now.plus_ms(PLAN_DAYS_MAX * 24 * 3_600 * 1_000);
     let time = |v: &Value| Timestamp::parse(&text(v)?).map_err(|why| Fault::new("invalid_time", why));
     let send_at = f.take("send_at", |v| match time(v)? {
         at if at > horizon => {
             Err(Fault::new("invalid_time", format!("send_at lies more than {PLAN_DAYS_MAX} days ahead")))
+        }
+        at if at < now.plus_ms(-PAST_MS_MAX) => {
+            let detail = format!("send_at ({at}) lies more than an hour in the past; leave it out to send now");
+            Err(Fault::new("invalid_time", detail))
         }
         at => Ok(at),
     });
@@ -314,6 +319,8 @@ mod tests {
         assert_eq!(problems(json!({"expires_at": at(0)})), bad);
         assert_eq!(problems(json!({"send_at": at(400 * 86_400_000)})), [("#/send_at".to_owned(), "invalid_time")]);
         assert_eq!(check(json!({"send_at": at(-60_000)}), true).unwrap().send_at, None);
+        assert_eq!(check(json!({"send_at": at(-PAST_MS_MAX)}), true).unwrap().send_at, None);
+        assert_eq!(problems(json!({"send_at": at(-PAST_MS_MAX - 1)})), [("#/send_at".to_owned(), "invalid_time")]);
     }
 
     #[test]
@@ -335,6 +342,10 @@ mod tests {
         assert_eq!(
             problems(json!({"headers": {"Bcc": "x@example.org"}})),
             [("#/headers/Bcc".to_owned(), "invalid_header")]
+        );
+        assert_eq!(
+            problems(json!({"headers": {"X-A": "order {{ order }}"}})),
+            [("#/headers/X-A".to_owned(), "invalid_header")]
         );
         assert_eq!(
             problems(json!({"headers": {"X-A": "a\r\nBcc: b"}})),

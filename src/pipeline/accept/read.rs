@@ -3,12 +3,13 @@
 
 use std::io::Read;
 
-use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::body::{BodyFault, Decoded};
 use super::collect::{BatchLimit, Collector, NobodyListens, Tally};
+use super::head::Head;
 use super::problem::{AcceptError, FieldProblem};
+use super::table::{Column, Options};
 use super::{json, lines, table};
 use crate::domain::recipient::Recipient;
 
@@ -23,12 +24,9 @@ pub enum Format {
     Json,
     /// An object a line.
     Ndjson,
-    /// A table with the columns `email` and `name`; every other column becomes data.
+    /// A table with a column of addresses, and maybe one of names; every other column becomes data.
     Csv,
 }
-
-/// What a request says beside its recipients, unchecked.
-pub type Head = Map<String, Value>;
 
 /// What kind of list a body holds.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +42,8 @@ pub(super) struct Shape {
 pub(super) struct Reading {
     pub format: Format,
     pub is_gzip: bool,
+    /// How a CSV body is to be read.
+    pub table: Options,
     pub bytes_max: u64,
     /// What the request says outside its body.
     pub head: Head,
@@ -59,6 +59,8 @@ pub(super) struct Parsed<T> {
     pub has_array: bool,
     pub last_batch: Option<T>,
     pub tally: Tally,
+    /// The columns of a CSV body.
+    pub columns: Vec<Column>,
     /// SHA-256 of the decoded body and of what was said outside it, in hex.
     pub hash: String,
 }
@@ -118,11 +120,15 @@ pub(super) fn read<T>(
     let preface = preface(&reading.head);
     let mut body = Decoded::new(raw, reading.is_gzip, reading.bytes_max, &preface);
     let mut collector = Collector::new(shape.array, shape.limit, make, out);
+    let mut columns = Vec::new();
     let read = match reading.format {
         _ if reading.hash_only => body.read_out().map(|()| (Head::new(), false)).map_err(Stop::from),
         Format::Json => json::read(&mut body, &mut collector),
         Format::Ndjson => lines::read(&mut body, shape.has_head_line, &mut collector).map(|head| (head, false)),
-        Format::Csv => table::read(&mut body, &mut collector).map(|()| (Head::new(), false)),
+        Format::Csv => table::read(&mut body, reading.table, &mut collector).map(|told| {
+            columns = told;
+            (Head::new(), false)
+        }),
     };
     let (mut head, has_array) = match read {
         Ok(parts) => parts,
@@ -140,6 +146,7 @@ pub(super) fn read<T>(
         has_array,
         last_batch,
         tally,
+        columns,
         hash: body.hash(),
     })
 }

@@ -34,6 +34,11 @@ impl Staged {
         }
     }
 
+    /// Runs that are in the store.
+    pub fn runs(&self) -> i64 {
+        self.runs
+    }
+
     pub async fn stage(&mut self, run: &Run, now: Timestamp) -> Result<(), AcceptError> {
         let number = self.runs;
         // Counted first: when this future is dropped half way, the run may be there.

@@ -5,8 +5,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::collect::BatchLimit;
+use super::head::Head;
 use super::problem::AcceptError;
-use super::read::{Format, Head, Parsed, Reading, Shape, read};
+use super::read::{Format, Parsed, Reading, Shape, read};
+use super::table::Options;
 use crate::domain::recipient::{self, Recipient};
 
 const SHAPE: Shape = Shape {
@@ -26,6 +28,7 @@ fn parse_with(format: Format, body: &str, head: Head, hash_only: bool) -> Result
     let reading = Reading {
         format,
         is_gzip: false,
+        table: Options::default(),
         bytes_max: 10 << 20,
         head,
         hash_only,
@@ -124,7 +127,7 @@ fn a_body_that_is_not_of_its_format_is_pointed_at() {
     assert_eq!(problems(parse(Format::Ndjson, "[]\n")), at("#", "invalid_json", Some(1)));
     assert_eq!(problems(parse(Format::Ndjson, "{\"recipients\":[]}\n")), at("#/recipients", "conflict", Some(1)));
     assert_eq!(problems(parse(Format::Csv, "")), at("#", "invalid_csv", None));
-    assert_eq!(problems(parse(Format::Csv, "name,mail\n")), at("#/columns", "required", Some(1)));
+    assert_eq!(problems(parse(Format::Csv, "name,phone\n")), at("#/columns", "required", Some(1)));
     assert_eq!(problems(parse(Format::Csv, "email,,x\n")), at("#/columns", "required", Some(1)));
     assert_eq!(problems(parse(Format::Csv, "email,x,X\n")), at("#/columns", "duplicate_field", Some(1)));
 }
@@ -141,7 +144,10 @@ fn values_of_any_length_do_not_fill_the_memory() {
         .collect();
     let heads = format!("{{{}}}", many.join(","));
     assert_eq!(problems(parse(Format::Json, &heads)), [("#".to_owned(), "too_long", None)]);
-    assert_eq!(problems(parse(Format::Csv, &format!("email\n\"{long}"))), [("#".to_owned(), "too_long", None)]);
+    assert_eq!(
+        problems(parse(Format::Csv, &format!("email\n\"{long}"))),
+        [("#/recipients/0".to_owned(), "too_long", Some(2))]
+    );
     let line = format!("{{}}\n\"{long}\"\n");
     assert_eq!(problems(parse(Format::Ndjson, &line)), [("#".to_owned(), "too_long", Some(2))]);
 }
@@ -153,14 +159,60 @@ fn many_small_recipients_are_not_one_long_value() {
     assert_eq!(parsed.tally.received, 60_000);
 }
 
+/// What a table becomes: the batch, or the pointer, the code and the line of its first problem.
+fn table(body: &str) -> Result<String, (String, &'static str, Option<u64>)> {
+    let parsed = parse(Format::Csv, body).map_err(|e| problems(Err::<(), _>(e)).swap_remove(0))?;
+    match parsed.tally.problems().into_iter().next() {
+        Some(p) => Err((p.pointer, p.code, p.line)),
+        None => Ok(parsed.last_batch.unwrap_or_default()),
+    }
+}
+
 #[test]
-fn a_table_of_another_delimiter_is_told_so() {
-    let AcceptError::Invalid { problems, .. } = parse(Format::Csv, "email;name\na@example.org;A\n").unwrap_err() else {
-        panic!("a wrong table is taken")
+fn tables_as_spreadsheets_write_them_are_the_same() {
+    let expected = r#"[{"e":"anna@example.org","n":"Anna","d":{"city":"Ulm; Bern"}}]"#;
+    for body in [
+        "email,name,city\nanna@example.org,Anna,Ulm; Bern\n",
+        "email;name;city\r\nanna@example.org;Anna;\"Ulm; Bern\"\r\n",
+        "email\tname\tcity\nanna@example.org\tAnna\tUlm; Bern\n",
+        "sep=;\r\nemail;name;city\r\nanna@example.org;Anna;\"Ulm; Bern\"\r\n",
+        "\u{feff}\"sep=\t\"\nemail\tname\tcity\nanna@example.org\tAnna\tUlm; Bern\n",
+        "\n\nE-Mail;Name;city;;\r;;;;\ranna@example.org;Anna;\"Ulm; Bern\";;\r;;;;\r\u{1a}",
+        "city;\"Adresse e-mail\";NAME\n\"Ulm; Bern\";anna@example.org;Anna",
+    ] {
+        assert_eq!(table(body).as_deref(), Ok(expected), "{body:?}");
+    }
+}
+
+#[test]
+fn what_is_no_table_is_refused_by_the_line_of_its_quote() {
+    let at = |pointer: &str, code, line| Err((pointer.to_owned(), code, Some(line)));
+    let rest: String = (0..300).map(|n| format!("r{n}@example.org,R,x\n")).collect();
+    let head = "email,name,city\nanna@example.org,Anna,Ulm\nbob@example.org,\"Bob,Ulm\n";
+    assert_eq!(table(&format!("{head}{rest}")), at("#/recipients/1", "invalid_csv", 3));
+    assert_eq!(table(&format!("{head}{rest}z@example.org,\"Zoe\",x\n")), at("#/recipients/1", "invalid_csv", 3));
+    assert_eq!(table("email,name\na@example.org\n"), at("#/recipients/0", "invalid_csv", 2));
+    assert_eq!(table("email,name\na@example.org,A,B\n"), at("#/recipients/0", "invalid_csv", 2));
+    assert_eq!(table("\"email,name\na@example.org,A\n"), at("#/recipients/0", "invalid_csv", 1));
+}
+
+#[test]
+fn columns_are_told_by_the_name_that_templates_have_for_them() {
+    let told = |header: &str| {
+        let parsed = parse(Format::Csv, &format!("{header}\n")).unwrap();
+        let told = parsed.columns.into_iter().map(|c| c.variable);
+        told.collect::<Vec<_>>().join(" ")
     };
-    assert!(problems[0].detail.contains("commas"), "{}", problems[0].detail);
-    let parsed = parse(Format::Csv, "email,name\na@example.org\n").unwrap();
-    assert_eq!(parsed.tally.problems()[0].code, "invalid_csv");
+    assert_eq!(told("E-Mail,First Name,LAST-NAME,City"), "email first_name last_name City");
+    assert_eq!(told("email,zip code,zip_code"), r#"email recipient.data["zip code"] zip_code"#);
+    assert_eq!(
+        told("email,Straße,1st,broadcast"),
+        r#"email recipient.data["Straße"] recipient.data["1st"] recipient.data["broadcast"]"#
+    );
+    assert_eq!(told("メールアドレス,氏名,E-Mail 2"), "email name e_mail_2");
+    assert_eq!(told("email,E-Mail"), r#"email recipient.data["E-Mail"]"#);
+    let two = problems(parse(Format::Csv, "Mail,Courriel\n"));
+    assert_eq!(two, [("#/columns".to_owned(), "duplicate_field", Some(1))]);
 }
 
 #[test]

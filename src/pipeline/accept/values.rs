@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::fields::{Fault, list, object, text};
+use super::order::SHARED_DATA_BYTES_MAX;
 use super::problem::{FieldProblem, quoted};
 use super::wording::check_subject;
 use crate::domain::address::EmailAddress;
-use crate::domain::content::{HEADERS_MAX, Mailbox};
+use crate::domain::content::{HEADERS_MAX, Mailbox, SharedData};
 use crate::domain::recipient::Recipient;
 use crate::domain::relay::check_name;
 use crate::mime::check_header;
@@ -103,6 +104,16 @@ pub(super) fn sized_object(value: &Value, bytes_max: usize) -> Result<Map<String
     }
 }
 
+/// Data for all messages, which stand in the head as their JSON text.
+pub(super) fn shared_data(value: &Value) -> Result<SharedData, Fault> {
+    let text = value.as_str().unwrap_or_default();
+    if text.len() > SHARED_DATA_BYTES_MAX {
+        let detail = format!("the object has {} bytes; {SHARED_DATA_BYTES_MAX} is the most", text.len());
+        return Err(Fault::new("too_long", detail));
+    }
+    SharedData::parse(text).ok_or_else(|| Fault::wrong_type("this must be an object, such as {\"key\": \"value\"}"))
+}
+
 /// `{"X-Name": "value"}` or `[{"name": "X-Name", "value": "value"}]`.
 pub(super) fn headers(value: &Value) -> Result<Vec<(String, String)>, Fault> {
     let pairs: Vec<(String, String, String)> = match value {
@@ -129,7 +140,19 @@ pub(super) fn headers(value: &Value) -> Result<Vec<(String, String)>, Fault> {
         .into_iter()
         .map(|(place, name, v)| {
             check_header(&name, &v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
+            check_is_no_template(&v).map_err(|why| Fault::new("invalid_header", why).below(&place))?;
             Ok((name, v))
         })
         .collect()
+}
+
+/// Custom headers are encoded once, for all messages: a value that looks like a template would arrive as it stands.
+fn check_is_no_template(value: &str) -> Result<(), String> {
+    match ["{{", "{%", "{#"].into_iter().find(|open| value.contains(open)) {
+        None => Ok(()),
+        Some(open) => Err(format!(
+            "the value holds {open}, but headers are no templates: they are the same in every message; put what differs into the \
+             subject or the text"
+        )),
+    }
 }

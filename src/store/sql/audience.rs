@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::reports::cut;
-use super::{SqlStore, from_json, json_texts, parsed, retrying, to_json};
+use super::{SqlStore, json_texts, parsed, retrying, to_json};
 use crate::domain::address::SortKey;
-use crate::domain::contact::{Contact, ContactStatus, List, Suppression, SuppressionReason};
+use crate::domain::contact::{Contact, ContactStatus, DATA_DAMAGED, List, Suppression, SuppressionReason};
 use crate::domain::id::ListId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
@@ -25,22 +26,32 @@ struct ContactRow {
 }
 
 impl ContactRow {
-    fn into_contact(self) -> Result<Contact> {
-        Ok(Contact {
+    /// One damaged row must not hide the others of a page.
+    fn into_contact(self) -> Contact {
+        let data = match self.data {
+            None => Some(object("{}")),
+            Some(text) => serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text)
+                .is_ok()
+                .then(|| object(&text)),
+        };
+        Contact {
             email: self.email,
             name: self.name,
-            data: self
-                .data
-                .as_deref()
-                .map_or(Ok(serde_json::Map::new()), |d| from_json("contacts.data", d))?,
+            damage: data.is_none().then_some(DATA_DAMAGED),
+            data: data.unwrap_or_else(|| object("{}")),
             status: if self.status == "subscribed" {
                 ContactStatus::Subscribed
             } else {
                 ContactStatus::Unsubscribed
             },
             subscribed_at: Timestamp(self.subscribed_at),
-        })
+        }
     }
+}
+
+/// A JSON text that was read just now.
+fn object(text: &str) -> Box<RawValue> {
+    RawValue::from_string(text.to_owned()).expect("the text is valid JSON")
 }
 
 #[derive(sqlx::FromRow)]
@@ -156,7 +167,7 @@ impl Audience for SqlStore {
         .bind(SortKey::of(normalised).as_str())
         .fetch_optional(&self.reader)
         .await?;
-        row.map(ContactRow::into_contact).transpose()
+        Ok(row.map(ContactRow::into_contact))
     }
 
     async fn contacts(&self, list: Option<&ListId>, after: Option<&str>, limit: i64) -> Result<Slice<Contact>> {
@@ -190,7 +201,7 @@ impl Audience for SqlStore {
         let next = cut(&mut rows, limit)
             .then(|| rows.last().map(|r| r.sort_key.clone()))
             .flatten();
-        let rows = rows.into_iter().map(ContactRow::into_contact).collect::<Result<_>>()?;
+        let rows = rows.into_iter().map(ContactRow::into_contact).collect();
         Ok(Slice { rows, next })
     }
 

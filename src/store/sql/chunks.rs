@@ -8,12 +8,15 @@ use crate::domain::id::{BroadcastId, MessageId};
 use crate::domain::message::{MessageStatus, ReplyNote};
 use crate::domain::recipient::{self, Recipient};
 use crate::domain::time::Timestamp;
+use crate::store::Result;
 use crate::store::reports::MessageView;
-use crate::store::{Result, StoreError};
 
 /// Chunks opened at a time for a page of messages. A page begins in one chunk and often ends in the next; where
 /// few messages of each fit, more are asked for.
 const CHUNKS_AT_A_TIME: i64 = 2;
+
+/// Stands where an address cannot be read.
+const DAMAGED: &str = "(damaged)";
 
 #[derive(sqlx::FromRow)]
 struct MessageRow {
@@ -37,6 +40,7 @@ pub(super) struct OpenedRow {
     broadcast_id: String,
     pub seq: i64,
     state: String,
+    size: i64,
     payload: Vec<u8>,
 }
 
@@ -50,7 +54,7 @@ impl SqlStore {
     ) -> Result<Vec<OpenedRow>> {
         let rows = sqlx::query_as(
             "-- open_chunks
-            SELECT j.id, j.broadcast_id, j.seq, j.state, c.payload FROM jobs j JOIN chunks c ON c.job_id = j.id
+            SELECT j.id, j.broadcast_id, j.seq, j.state, j.size, c.payload FROM jobs j JOIN chunks c ON c.job_id = j.id
              WHERE j.broadcast_id = $1 AND j.kind = 'deliver' AND j.seq >= $2
                AND CASE $3 WHEN '' THEN j.size
                    WHEN 'sent' THEN j.sent WHEN 'failed' THEN j.failed WHEN 'suppressed' THEN j.suppressed
@@ -84,15 +88,15 @@ impl SqlStore {
         .await?;
         let mut by_ordinal: HashMap<i64, MessageRow> = rows.into_iter().map(|r| (r.ordinal, r)).collect();
         (0i64..)
-            .zip(chunk.recipients()?)
-            .map(|(place, recipient)| chunk.view(ordinal(place)?, &recipient, by_ordinal.remove(&place)))
+            .zip(chunk.recipients())
+            .map(|(place, recipient)| chunk.view(ordinal(place)?, recipient.as_ref(), by_ordinal.remove(&place)))
             .collect()
     }
 
     pub(super) async fn view_at(
         &self,
         chunk: &OpenedRow,
-        recipients: &[Recipient],
+        recipients: &[Option<Recipient>],
         place: u16,
     ) -> Result<Option<MessageView>> {
         let Some(recipient) = recipients.get(usize::from(place)) else {
@@ -108,18 +112,34 @@ impl SqlStore {
         .bind(i64::from(place))
         .fetch_optional(&self.reader)
         .await?;
-        chunk.view(place, recipient, row).map(Some)
+        chunk.view(place, recipient.as_ref(), row).map(Some)
     }
 }
 
 impl OpenedRow {
-    pub(super) fn recipients(&self) -> Result<Vec<Recipient>> {
-        recipient::decode(&self.payload)
-            .map_err(|e| StoreError::Corrupt(format!("chunks.payload of job {}: {e}", self.id)))
+    /// Who is in the chunk. Of a damaged one nobody is known, and its messages are shown all the same.
+    pub(super) fn recipients(&self) -> Vec<Option<Recipient>> {
+        match recipient::decode(&self.payload) {
+            Ok(recipients) => recipients.into_iter().map(Some).collect(),
+            Err(error) => {
+                tracing::error!(job.id = self.id, %error, "The recipients of job {} cannot be read", self.id);
+                (0..self.size).map(|_| None).collect()
+            }
+        }
+    }
+
+    /// What is said of a message whose recipient cannot be read.
+    fn damage(&self) -> ReplyNote {
+        let text = format!(
+            "the recipients of job {} are damaged in the database; restore it from a backup, or cancel the broadcast and send to \
+             these people anew",
+            self.id
+        );
+        note(None, None, text)
     }
 
     /// A message as it is shown: without a row it is queued; what a canceled job did not settle is canceled.
-    fn view(&self, ordinal: u16, recipient: &Recipient, row: Option<MessageRow>) -> Result<MessageView> {
+    fn view(&self, ordinal: u16, recipient: Option<&Recipient>, row: Option<MessageRow>) -> Result<MessageView> {
         let stored = match &row {
             Some(row) => parsed("messages.status", &row.status)?,
             None => MessageStatus::Queued,
@@ -131,12 +151,12 @@ impl OpenedRow {
                 ordinal,
             },
             broadcast_id: parsed("jobs.broadcast_id", &self.broadcast_id)?,
-            email: recipient.email.to_string(),
-            name: recipient.name.as_deref().map(ToOwned::to_owned),
+            email: recipient.map_or_else(|| DAMAGED.to_owned(), |r| r.email.to_string()),
+            name: recipient.and_then(|r| r.name.as_deref()).map(ToOwned::to_owned),
             status: if canceled { MessageStatus::Canceled } else { stored },
             attempts: 0,
             possible_duplicate: false,
-            reply: None,
+            reply: recipient.is_none().then(|| self.damage()),
             class: String::new(),
             relay: None,
             at: None,

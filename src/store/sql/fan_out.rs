@@ -1,6 +1,7 @@
 //! Fan-out: see [`crate::store::fan_out`].
 
 use async_trait::async_trait;
+use serde_json::value::RawValue;
 
 use super::queue::{Standing, count_down, lock_broadcast_of};
 use super::{Connection, SqlStore, from_json, retrying, to_json};
@@ -21,13 +22,17 @@ struct ContactRow {
 }
 
 impl ContactRow {
-    fn into_recipient(self) -> Result<Recipient> {
-        let data = self.data.map(serde_json::value::RawValue::from_string).transpose();
-        Ok(Recipient {
+    /// Damaged data go on as what no data are, so that this contact's message fails with the reason, and nobody else's.
+    fn into_recipient(self) -> Recipient {
+        let damaged = || RawValue::from_string("\"damaged\"".to_owned()).expect("a JSON string");
+        let data = self
+            .data
+            .map(|text| RawValue::from_string(text).unwrap_or_else(|_| damaged()));
+        Recipient {
             email: EmailAddress::from_stored(self.email),
             name: self.name.map(String::into_boxed_str),
-            data: data.map_err(|e| StoreError::Corrupt(format!("contacts.data: {e}")))?,
-        })
+            data,
+        }
     }
 }
 
@@ -61,7 +66,7 @@ impl FanOut for SqlStore {
                 .bind(SOURCE_PAGE_SIZE)
                 .fetch_all(&self.reader)
                 .await?;
-                rows.into_iter().map(ContactRow::into_recipient).collect()
+                Ok(rows.into_iter().map(ContactRow::into_recipient).collect())
             }
             Source::Everyone => {
                 let rows: Vec<ContactRow> = sqlx::query_as(
@@ -73,7 +78,7 @@ impl FanOut for SqlStore {
                 .bind(SOURCE_PAGE_SIZE)
                 .fetch_all(&self.reader)
                 .await?;
-                rows.into_iter().map(ContactRow::into_recipient).collect()
+                Ok(rows.into_iter().map(ContactRow::into_recipient).collect())
             }
         }
     }

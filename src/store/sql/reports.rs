@@ -203,7 +203,7 @@ impl Reports for SqlStore {
         let key = SortKey::of(normalised);
         let opened: Option<OpenedRow> = sqlx::query_as(
             "-- chunk_of_key
-            SELECT j.id, j.broadcast_id, j.seq, j.state, c.payload FROM chunks c JOIN jobs j ON j.id = c.job_id
+            SELECT j.id, j.broadcast_id, j.seq, j.state, j.size, c.payload FROM chunks c JOIN jobs j ON j.id = c.job_id
              WHERE c.broadcast_id = $1 AND c.first_key <= $2 AND c.last_key >= $2
              ORDER BY c.first_key DESC LIMIT 1",
         )
@@ -212,8 +212,11 @@ impl Reports for SqlStore {
         .fetch_optional(&self.reader)
         .await?;
         let Some(opened) = opened else { return Ok(None) };
-        let recipients = opened.recipients()?;
-        match recipients.iter().position(|r| r.email.normalised() == normalised) {
+        let recipients = opened.recipients();
+        match recipients
+            .iter()
+            .position(|r| r.as_ref().is_some_and(|r| r.email.normalised() == normalised))
+        {
             Some(place) => self.view_at(&opened, &recipients, ordinal(place as i64)?).await,
             None => Ok(None),
         }
@@ -244,14 +247,14 @@ impl Reports for SqlStore {
     async fn message(&self, id: MessageId) -> Result<Option<MessageView>> {
         let opened: Option<OpenedRow> = sqlx::query_as(
             "-- chunk_of_job
-            SELECT j.id, j.broadcast_id, j.seq, j.state, c.payload FROM chunks c JOIN jobs j ON j.id = c.job_id
+            SELECT j.id, j.broadcast_id, j.seq, j.state, j.size, c.payload FROM chunks c JOIN jobs j ON j.id = c.job_id
              WHERE c.job_id = $1",
         )
         .bind(id.job_id)
         .fetch_optional(&self.reader)
         .await?;
         let Some(opened) = opened else { return Ok(None) };
-        let recipients = opened.recipients()?;
+        let recipients = opened.recipients();
         self.view_at(&opened, &recipients, id.ordinal).await
     }
 

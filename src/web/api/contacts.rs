@@ -4,16 +4,17 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::ApiState;
-use super::intake::{RecipientRequest, Rejected};
+use super::intake::{ColumnView, RecipientRequest, Rejected, parse_charset};
 use super::messages::parse_email;
 use super::shapes::Page;
 use crate::domain::contact::Contact;
 use crate::domain::id::ListId;
 use crate::domain::time::Timestamp;
-use crate::pipeline::accept::FieldProblem;
+use crate::pipeline::accept::{FieldProblem, TableOptions};
 use crate::web::error::{Problem, ProblemDocument};
 use crate::web::extract::{Id, Params, Streamed, cursor, page_rows};
 
@@ -24,7 +25,10 @@ pub struct ContactView {
     email: String,
     name: Option<String>,
     #[schema(value_type = Object)]
-    data: serde_json::Map<String, serde_json::Value>,
+    data: Box<RawValue>,
+    /// What of the contact cannot be read, and what to do; absent for nearly all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<&'static str>,
     /// `subscribed` or `unsubscribed`.
     status: &'static str,
     #[schema(value_type = String, format = DateTime)]
@@ -37,6 +41,7 @@ impl From<Contact> for ContactView {
             email: c.email,
             name: c.name,
             data: c.data,
+            damaged: c.damage,
             status: c.status.as_str(),
             subscribed_at: c.subscribed_at,
         }
@@ -49,6 +54,8 @@ impl From<Contact> for ContactView {
 pub struct ImportParams {
     /// Puts the contacts on this list.
     list_id: Option<String>,
+    /// The character set of a CSV body, such as `windows-1252`.
+    charset: Option<String>,
 }
 
 /// What became of imported contacts.
@@ -60,6 +67,10 @@ pub struct ImportAnswer {
     rejected_count: i64,
     /// The first hundred.
     rejected: Vec<Rejected>,
+    /// The columns of a CSV body; absent for other bodies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    columns: Vec<ColumnView>,
 }
 
 /// A JSON body of contacts.
@@ -72,7 +83,9 @@ pub struct ContactsRequest {
 /// Add or update contacts
 ///
 /// The body is JSON (`{"contacts": […]}`), NDJSON (one contact a line) or CSV, of any length, plain or gzip. Contacts are
-/// stored as they come; wrong ones are listed and the others stay. Somebody who unsubscribed stays unsubscribed.
+/// stored as they come; wrong ones are listed and the others stay. Somebody who unsubscribed stays unsubscribed. When a
+/// body cannot be read to its end, contacts before that place are stored a thousand at a time; the answer says how many. What a CSV
+/// body may look like is said at `POST /v1/broadcasts`.
 #[utoipa::path(post, path = "/v1/contacts", tag = "contacts", operation_id = "import_contacts", params(ImportParams),
     request_body(content(
         (ContactsRequest = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
@@ -86,15 +99,21 @@ pub async fn import(
 ) -> Result<Json<ImportAnswer>, Problem> {
     let list = parse_list(&state, params.list_id.as_deref()).await?;
     let (format, is_gzip) = (body.format, body.is_gzip);
+    let said = params.charset.as_deref().map(parse_charset).transpose()?;
+    let table = TableOptions {
+        charset: said.or(body.charset),
+        may_be_headless: false,
+    };
     let done = state
         .acceptor
-        .import_contacts(format, is_gzip, list.as_ref(), body.into_reader())
+        .import_contacts(format, is_gzip, table, list.as_ref(), body.into_reader())
         .await?;
     Ok(Json(ImportAnswer {
         received: done.received,
         created: done.created,
         rejected_count: done.rejected,
         rejected: done.rejections.iter().map(Rejected::from).collect(),
+        columns: done.columns.iter().map(ColumnView::from).collect(),
     }))
 }
 

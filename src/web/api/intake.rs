@@ -14,7 +14,8 @@ use super::shapes::BroadcastLinks;
 use crate::domain::id::BroadcastId;
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::{
-    AcceptError, FieldProblem, Format, Head, IdempotencyKey, Receipt, Rejection, Request, Taken, member,
+    AcceptError, Charset, Column, FieldProblem, Format, Head, HeadFault, IdempotencyKey, Receipt, Rejection, Rendering,
+    Request, Taken, member, read_head,
 };
 use crate::web::auth::Caller;
 use crate::web::error::{Problem, ProblemDocument};
@@ -31,12 +32,21 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 /// `name`, every other column becomes data), of any length, plain or gzip. Beside a CSV body the broadcast stands in
 /// the header `X-Hikyaku-Broadcast` as a JSON object, or in query parameters named as its fields, or in both.
 ///
+/// A CSV body may be separated by commas, semicolons or tabs, and begin with `sep=;`. It is UTF-8, or UTF-16 with a byte order
+/// mark, or what the charset of the Content-Type or the parameter `charset` says, such as `windows-1252`. The column of
+/// addresses may be called `E-Mail`, `Adresse e-mail`, `メールアドレス` and the like. `columns` of the answer says how a template
+/// names each column: `First Name` is `{{ first_name }}`. A body that ends inside quotes, or has text behind a closing
+/// quote, is refused with the line of the quote.
+///
 /// 202 means that the broadcast is durable. With an `Idempotency-Key` a retry gets the first answer again, with the
-/// header `Idempotency-Replayed: true`. With `dry_run` everything is checked, nothing is stored, and the answer is 200.
+/// header `Idempotency-Replayed: true`. With `dry_run` everything is checked, the message of every
+/// recipient is rendered (`rendering` of the answer says what would fail, how often, and for whom), nothing is stored, and the
+/// answer is 200.
 #[utoipa::path(post, path = "/v1/broadcasts", tag = "broadcasts", operation_id = "create_broadcast",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters"),
         ("X-Hikyaku-Broadcast" = Option<String>, Header, description = "The broadcast as JSON, beside a CSV body"),
+        ("charset" = Option<String>, Query, description = "The character set of a CSV body, such as windows-1252"),
     ),
     request_body(content(
         (BroadcastRequest = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
@@ -55,11 +65,13 @@ pub async fn create(
     headers: HeaderMap,
     body: Streamed,
 ) -> Result<Response, Problem> {
+    let (head, charset) = head_beside(body.format, query.as_deref().unwrap_or_default(), &headers)?;
     let request = Request {
         id: BroadcastId::new(state.now(), fastrand::u128(..)),
         format: body.format,
         is_gzip: body.is_gzip,
-        head: head_beside(body.format, query.as_deref().unwrap_or_default(), &headers)?,
+        charset: charset.or(body.charset),
+        head,
         key: idempotency_key(&headers, &caller)?,
         answer,
     };
@@ -98,17 +110,25 @@ fn idempotency_key(headers: &HeaderMap, caller: &Caller) -> Result<Option<Idempo
         .map_err(Problem::field)
 }
 
-/// The fields of a broadcast that stand beside a CSV body: the header's object, then the query, which wins.
-/// Beside other bodies they are refused, for a `dry_run` that is overlooked would send.
-fn head_beside(format: Format, query: &str, headers: &HeaderMap) -> Result<Head, Problem> {
+/// The fields of a broadcast that stand beside a CSV body: the header's object, then the query, which wins; and the
+/// character set that the query names. Beside other bodies all are refused, for a `dry_run` that is overlooked would send.
+fn head_beside(format: Format, query: &str, headers: &HeaderMap) -> Result<(Head, Option<Charset>), Problem> {
     let mut head = match headers.get(X_HIKYAKU_BROADCAST) {
         None => Map::new(),
-        Some(value) => serde_json::from_slice(value.as_bytes()).map_err(|e| {
-            let detail = format!("the header X-Hikyaku-Broadcast must be a JSON object: {e}");
-            Problem::from(AcceptError::Malformed(FieldProblem::new("#", "invalid_json", detail)))
+        Some(value) => read_head(value.as_bytes()).map_err(|fault| match fault {
+            HeadFault::Malformed(why) => {
+                let detail = format!("the header X-Hikyaku-Broadcast must be a JSON object: {why}");
+                Problem::from(AcceptError::Malformed(FieldProblem::new("#", "invalid_json", detail)))
+            }
+            HeadFault::Invalid(problem) => Problem::field(problem),
         })?,
     };
+    let mut charset = None;
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if name == "charset" && format == Format::Csv {
+            charset = Some(parse_charset(&value)?);
+            continue;
+        }
         let value = from_query(&name, &value);
         head.insert(name.into_owned(), value);
     }
@@ -120,7 +140,12 @@ fn head_beside(format: Format, query: &str, headers: &HeaderMap) -> Result<Head,
         let detail = "the recipients are the rows of the table; leave recipients out";
         return Err(Problem::field(FieldProblem::new("#/recipients", "conflict", detail)));
     }
-    Ok(head)
+    Ok((head, charset))
+}
+
+/// The character set that a query names.
+pub(super) fn parse_charset(name: &str) -> Result<Charset, Problem> {
+    Charset::parse(name).map_err(|why| Problem::field(FieldProblem::new("#/charset", "invalid_value", why)))
 }
 
 /// A query parameter as the JSON value that its field expects.
@@ -145,7 +170,74 @@ pub struct AcceptedBroadcast {
     counts: AcceptedCounts,
     /// The first hundred rejected recipients; empty unless `validation` is `permissive`.
     rejected: Vec<Rejected>,
+    /// The columns of a CSV body; absent for other bodies.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    columns: Vec<ColumnView>,
+    /// A dry run only: what rendering for every recipient came to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rendering: Option<RenderingView>,
     links: Option<BroadcastLinks>,
+}
+
+/// What rendering for every recipient came to. Nothing of it is kept or sent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rendering)]
+pub struct RenderingView {
+    /// Recipients that were rendered, each address once.
+    rendered: i64,
+    /// Those of them whose message would fail.
+    failed: i64,
+    /// `false` when there was no time for all: a dry run answers within a minute.
+    is_complete: bool,
+    /// The first 20 different problems, the commonest first.
+    problems: Vec<RenderingProblemView>,
+}
+
+/// Why messages would fail.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RenderingProblem)]
+pub struct RenderingProblemView {
+    detail: String,
+    /// How many messages would fail so.
+    count: i64,
+    /// The first three addresses.
+    first: Vec<String>,
+}
+
+impl From<&Rendering> for RenderingView {
+    fn from(found: &Rendering) -> Self {
+        let problems = found.problems.iter().map(|p| RenderingProblemView {
+            detail: p.detail.clone(),
+            count: p.count,
+            first: p.first.clone(),
+        });
+        Self {
+            rendered: found.rendered,
+            failed: found.failed,
+            is_complete: found.is_complete,
+            problems: problems.collect(),
+        }
+    }
+}
+
+/// A column of a CSV body, and how a template says it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Column)]
+pub struct ColumnView {
+    /// As it stands in the table.
+    name: String,
+    /// Such as `first_name`, for `{{ first_name }}`. Case, `-`, `_` and spaces make no difference where only one column is meant.
+    variable: String,
+}
+
+impl From<&Column> for ColumnView {
+    fn from(column: &Column) -> Self {
+        Self {
+            name: column.name.clone(),
+            variable: column.variable.clone(),
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -188,6 +280,8 @@ impl AcceptedBroadcast {
                 rejected: receipt.rejected,
             },
             rejected: receipt.rejections.iter().map(Rejected::from).collect(),
+            columns: receipt.columns.iter().map(ColumnView::from).collect(),
+            rendering: receipt.rendering.as_ref().map(RenderingView::from),
             links: (!is_dry_run).then(|| BroadcastLinks::of(receipt.id.as_str())),
         }
     }
@@ -216,7 +310,7 @@ pub struct BroadcastRequest {
     /// Values for the template; a recipient's own win. At most 64 KiB.
     #[schema(value_type = Option<Object>)]
     data: Option<Value>,
-    /// At most 20.
+    /// At most 20. They are the same in every message, not templates: a value with `{{`, `{%` or `{#` is refused.
     #[schema(value_type = Option<Object>)]
     headers: Option<Value>,
     /// At most 10, of 2 MiB together.
@@ -226,6 +320,7 @@ pub struct BroadcastRequest {
     /// At most 4 KiB; shown with the broadcast.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
+    /// At most 366 days ahead. A time that has just passed starts the broadcast at once; one more than an hour past is refused.
     #[schema(value_type = Option<String>, format = DateTime)]
     send_at: Option<String>,
     /// What is not sent by then is not sent at all.
@@ -317,7 +412,9 @@ mod tests {
             X_HIKYAKU_BROADCAST,
             HeaderValue::from_static(r#"{"subject":"Hi","metadata":{"a":1}}"#),
         )]);
-        let head = head_beside(Format::Csv, "subject=Ho%20ho&dry_run=true&tags=a,%20b", &headers).unwrap();
+        let query = "subject=Ho%20ho&dry_run=true&tags=a,%20b&charset=latin1";
+        let (head, charset) = head_beside(Format::Csv, query, &headers).unwrap();
+        assert_eq!(charset, Charset::parse("windows-1252").ok());
         let expected =
             serde_json::json!({"subject": "Ho ho", "metadata": {"a": 1}, "dry_run": true, "tags": ["a", "b"]});
         assert_eq!(Value::Object(head), expected);

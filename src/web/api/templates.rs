@@ -6,14 +6,13 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::ApiState;
 use super::shapes::Page;
 use crate::domain::address::EmailAddress;
-use crate::domain::content::Content;
+use crate::domain::content::{Content, SharedData};
 use crate::domain::id::{BroadcastId, TemplateId};
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
@@ -136,7 +135,7 @@ pub struct PreviewRequest {
     name: Option<String>,
     /// The recipient's data; by default every variable holds its own name.
     #[schema(value_type = Option<Object>)]
-    data: Option<Map<String, Value>>,
+    data: Option<Box<RawValue>>,
 }
 
 /// What one recipient would get.
@@ -164,8 +163,10 @@ pub async fn preview(
     let email = EmailAddress::parse(email).map_err(wrong("#/email", "invalid_address"))?;
     let name = Recipient::parse_name(request.name.as_deref().unwrap_or("")).map_err(wrong("#/name", "invalid_name"))?;
     let newsletter = Newsletter::compile(&content).map_err(|e| Problem::field(template_problem(e)))?;
-    let data = request.data.unwrap_or_else(|| newsletter.sample_data());
-    let data = RawValue::from_string(Value::Object(data).to_string()).expect("a JSON value is valid JSON");
+    let data = match request.data {
+        Some(data) => data,
+        None => to_raw_value(&newsletter.sample_data()).expect("a JSON object always serialises"),
+    };
     let recipient = Recipient {
         email,
         name,
@@ -173,7 +174,7 @@ pub async fn preview(
     };
     // Nobody's link: a preview must not be able to unsubscribe anybody.
     let link = format!("{}/u/preview", state.web.public_url);
-    let shared = Shared::new(&BroadcastId::new(state.now(), 0), &Map::new());
+    let shared = Shared::new(&BroadcastId::new(state.now(), 0), &SharedData::default());
     let rendered = Context::new(&shared, &recipient, &link)
         .and_then(|context| newsletter.render(&context))
         .map_err(|e| Problem::field(template_problem(e)))?;

@@ -55,6 +55,24 @@ function forget(name) {
 function fill(picker) {
   picker.closest("[hidden]")?.removeAttribute("hidden");
   picker.addEventListener("change", async () => {
-    if (picker.files[0]) document.getElementById(picker.dataset.into).value = await picker.files[0].text();
+    if (!picker.files[0]) return;
+    const { text, charset } = decode(new Uint8Array(await picker.files[0].arrayBuffer()));
+    document.getElementById(picker.dataset.into).value = text;
+    const said = picker.form.querySelector("[data-decoded]");
+    if (!said) return;
+    said.hidden = charset === "utf-8";
+    if (said.hidden) return void (said.textContent = "");
+    said.textContent = `The file is not UTF-8. It was read as ${charset}: look whether letters such as é are right before you import.`;
   });
+}
+
+// A file's text: UTF-16 where it begins with a byte order mark, UTF-8 where it is that, else what Western spreadsheets save.
+function decode(bytes) {
+  const charset = bytes[0] === 0xff && bytes[1] === 0xfe ? "utf-16le" : bytes[0] === 0xfe && bytes[1] === 0xff ? "utf-16be" : "utf-8";
+  try {
+    const text = new TextDecoder(charset, { fatal: true }).decode(bytes);
+    return { text, charset: "utf-8" }; // a byte order mark leaves no doubt
+  } catch {
+    return { text: new TextDecoder("windows-1252").decode(bytes), charset: "windows-1252" };
+  }
 }

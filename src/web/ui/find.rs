@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 
 use super::chrome::{Chrome, Section};
 use super::error::UiError;
-use super::form::Fields;
+use super::form::{Fields, normalised};
 use super::format;
 use crate::domain::contact::{Contact, Suppression};
 use crate::store::reports::MessageView;
@@ -31,7 +31,7 @@ pub async fn show(
     State(state): State<WebState>,
     Query(query): Query<Fields>,
 ) -> Result<FindPage, UiError> {
-    let email = query.text("email").to_lowercase();
+    let email = normalised(query.text("email"));
     let mut page = FindPage {
         chrome: Chrome::new(&signed, Section::Find),
         contact: None,

@@ -4,12 +4,30 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::domain::address::EmailAddress;
 use crate::domain::time::Timestamp;
 
 /// The fields of a form or of a query, repeated ones too, in their order.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "Vec<(String, String)>")]
 pub struct Fields(Vec<(String, String)>);
+
+impl From<Vec<(String, String)>> for Fields {
+    /// A NUL, which nobody types and PostgreSQL cannot store, becomes what HTML makes of it (13.2.3.5).
+    fn from(typed: Vec<(String, String)>) -> Self {
+        let fields = typed.into_iter().map(|(name, value)| match value.contains('\0') {
+            true => (name, value.replace('\0', "\u{fffd}")),
+            false => (name, value),
+        });
+        Self(fields.collect())
+    }
+}
+
+/// An address as the store knows it, however it was spelt; what is no address at least in lower case.
+#[must_use]
+pub fn normalised(typed: &str) -> String {
+    EmailAddress::parse(typed).map_or_else(|_| typed.to_lowercase(), |address| address.normalised())
+}
 
 impl Fields {
     /// The first value of this name as it was typed; empty when there is none.

@@ -16,7 +16,9 @@ use super::error::UiError;
 use super::form::Fields;
 use super::{contacts, format};
 use crate::domain::contact::List;
-use crate::pipeline::accept::{AcceptError, Acceptor, FieldProblem, Format};
+use crate::pipeline::accept::{
+    AcceptError, Acceptor, Column, FieldProblem, Format, Table, TableFault, TableOptions, VALUE_BYTES_MAX,
+};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -38,6 +40,21 @@ struct Done {
     new: i64,
     rejected: i64,
     problems: Vec<String>,
+    /// Columns that templates say in another way than the table.
+    renamed: Vec<Column>,
+}
+
+impl Done {
+    /// Nothing was stored.
+    fn nothing(rejected: i64, problems: Vec<String>) -> Self {
+        Self {
+            read: 0,
+            new: 0,
+            rejected,
+            problems,
+            renamed: Vec::new(),
+        }
+    }
 }
 
 pub async fn show(
@@ -67,32 +84,37 @@ pub async fn submit(
         Some(id) => Some(contacts::read_list(&state, id).await?.id),
         None => None,
     };
-    let (text, is_without_head) = with_head(form.raw("csv"));
     let acceptor = Acceptor::new(Arc::clone(&state.store), Arc::clone(&state.clock), FORM_BYTES_MAX as u64);
-    let body = Cursor::new(text.into_bytes());
-    let done = match acceptor.import_contacts(Format::Csv, false, list.as_ref(), body).await {
+    let body = Cursor::new(form.raw("csv").to_owned().into_bytes());
+    let table = TableOptions {
+        charset: None,
+        may_be_headless: true,
+    };
+    if let Err(problem) = look_through(form.raw("csv").as_bytes(), table) {
+        return page_of(&signed, &state, &form, Done::nothing(0, vec![problem])).await;
+    }
+    let done = match acceptor
+        .import_contacts(Format::Csv, false, table, list.as_ref(), body)
+        .await
+    {
         Ok(imported) => Done {
             read: imported.received - imported.rejected,
             new: imported.created,
             rejected: imported.rejected,
-            problems: imported
-                .rejections
-                .iter()
-                .flat_map(|r| in_words(&r.problems, is_without_head))
-                .collect(),
+            problems: imported.rejections.iter().flat_map(|r| in_words(&r.problems)).collect(),
+            renamed: imported.columns.into_iter().filter(|c| c.name != c.variable).collect(),
         },
-        Err(AcceptError::Invalid { problems, total }) => Done {
-            read: 0,
-            new: 0,
-            rejected: total,
-            problems: in_words(&problems, is_without_head),
-        },
+        Err(AcceptError::Invalid { problems, total }) => Done::nothing(total, in_words(&problems)),
         Err(AcceptError::Store(e)) => return Err(e.into()),
         Err(e) => return Err(UiError::Refused(format!("The text was not imported to its end: {e}."))),
     };
+    page_of(&signed, &state, &form, done).await
+}
+
+async fn page_of(signed: &SignedIn, state: &WebState, form: &Fields, done: Done) -> Result<Response, UiError> {
     let is_useless = done.read == 0;
     let page = ImportPage {
-        chrome: Chrome::new(&signed, Section::Contacts),
+        chrome: Chrome::new(signed, Section::Contacts),
         lists: state.store.lists().await?,
         chosen: form.text("list").to_owned(),
         // What could not be read is there to be mended.
@@ -111,43 +133,38 @@ pub async fn submit(
     Ok((code, page).into_response())
 }
 
-/// The text with a head line, and whether it had none: then its first line begins with an address.
-fn with_head(text: &str) -> (String, bool) {
-    let text = text.trim_start_matches('\u{feff}').trim_start();
-    let first = text.split([',', ';', '\t', '\n']).next().unwrap_or_default();
-    match first.contains('@') {
-        true => (format!("email,name\n{text}"), true),
-        false => (text.to_owned(), false),
+/// Reads the whole text once before anything is stored: of what is no table nothing goes in, however long it is.
+fn look_through(text: &[u8], options: TableOptions) -> Result<(), String> {
+    let in_line = |line: Option<u64>, why: String| match line {
+        Some(line) => format!("Line {line}: {why}."),
+        None => format!("{why}."),
+    };
+    let mut table = match Table::open(text, options) {
+        Ok(table) => table,
+        Err(TableFault::Row(fault)) => return Err(in_line(fault.line(), fault.in_words())),
+        // Empty, or without an address: the import says so, and stores nothing.
+        Err(_) => return Ok(()),
+    };
+    loop {
+        match table.advance() {
+            Ok(false) => return Ok(()),
+            Ok(true) if table.row.bytes() as u64 > VALUE_BYTES_MAX => {
+                let why = format!("the row is longer than {VALUE_BYTES_MAX} bytes; a closing quote may be missing");
+                return Err(in_line(Some(table.row.line()), why));
+            }
+            Ok(true) => {}
+            Err(fault) => return Err(in_line(fault.line(), fault.in_words())),
+        }
     }
 }
 
-/// What is wrong, with the line as it was typed.
-fn in_words(problems: &[FieldProblem], is_without_head: bool) -> Vec<String> {
-    let line = |p: &FieldProblem| Some(p.line?.saturating_sub(u64::from(is_without_head)));
+/// What is wrong, with the line.
+fn in_words(problems: &[FieldProblem]) -> Vec<String> {
     problems
         .iter()
-        .map(|p| match line(p) {
+        .map(|p| match p.line {
             Some(line) => format!("Line {line}: {}.", p.detail),
             None => format!("{}.", p.detail),
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_alone_need_no_head() {
-        assert_eq!(with_head("anna@example.org\n"), ("email,name\nanna@example.org\n".to_owned(), true));
-        let table = "email,city\nanna@example.org,Ulm";
-        assert_eq!(with_head(&format!("\u{feff}{table}")), (table.to_owned(), false));
-    }
-
-    #[test]
-    fn lines_count_as_they_were_typed() {
-        let problem = FieldProblem::new("#/contacts/1/email", "invalid_address", "no @ in 'x'").on_line(Some(3));
-        assert_eq!(in_words(std::slice::from_ref(&problem), true), ["Line 2: no @ in 'x'."]);
-        assert_eq!(in_words(&[problem], false), ["Line 3: no @ in 'x'."]);
-    }
 }

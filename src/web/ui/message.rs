@@ -8,7 +8,7 @@ use axum::response::Redirect;
 use super::broadcast;
 use super::chrome::{Chrome, Section};
 use super::error::UiError;
-use super::form::Fields;
+use super::form::{Fields, normalised};
 use super::{format, progress};
 use crate::domain::broadcast::Broadcast;
 use crate::domain::id::MessageId;
@@ -52,10 +52,7 @@ pub async fn find(
     Query(query): Query<Fields>,
 ) -> Result<Redirect, UiError> {
     let b = broadcast::read(&state, &id).await?;
-    let found = state
-        .store
-        .message_to(&b.id, &query.text("email").to_lowercase())
-        .await?;
+    let found = state.store.message_to(&b.id, &normalised(query.text("email"))).await?;
     Ok(match found {
         Some(m) => Redirect::to(&format!("/messages/{}", m.id)),
         None => Redirect::to(&format!("/broadcasts/{}?note=no-message#find", b.id)),

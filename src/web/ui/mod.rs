@@ -47,6 +47,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::error::UiError;
 use self::login_limit::LoginLimit;
+use self::preflight::Preflights;
 use super::WebState;
 
 /// Nothing from elsewhere, nothing inline; frames only for previews of our own.
@@ -100,6 +101,8 @@ fn broadcast_pages() -> Router<WebState> {
         .route("/messages/{id}", get(message::show))
         .route("/send", get(send::show).post(send::submit))
         .route("/send/confirm", get(send::confirm))
+        .route("/send/preflight", get(preflight::fragment))
+        .layer(Extension(Arc::new(Preflights::default())))
 }
 
 fn library_pages() -> Router<WebState> {

@@ -79,6 +79,6 @@ fn render(content: &Content) -> Result<Rendered, TemplateError> {
         name: Some("Anna Example".into()),
         data: None,
     };
-    let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &newsletter.sample_data());
+    let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &newsletter.sample_data().into());
     newsletter.render(&Context::new(&shared, &recipient, "https://example.org/unsubscribe")?)
 }

@@ -1,20 +1,23 @@
 //! "Send to all": choose, see the number, confirm, land on the status page. A double click, a reload or
 //! a second press of the button never makes a second broadcast: the confirmation carries its key.
 
+use std::sync::Arc;
+
 use askama::Template;
 use askama_web::WebTemplate;
-use axum::Form;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Form};
 
 use super::chrome::{Chrome, Section};
 use super::draft::{self, DraftForm};
 use super::error::UiError;
 use super::form::{Fields, Problems, parse_time};
-use super::preflight::Preflight;
+use super::preflight::{Preflight, Preflights};
 use super::{format, progress};
 use crate::domain::campaign::Draft;
+use crate::domain::content::Content;
 use crate::domain::id::BroadcastId;
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::{AcceptError, IdempotencyKey, accept_draft};
@@ -44,6 +47,8 @@ struct ConfirmPage {
     /// Why the relay that is chosen stands still.
     relay_paused: Option<String>,
     preflight: Preflight,
+    /// Where the rest of the look ahead is.
+    live_query: String,
     /// What was chosen, for the way back and for the form.
     query: String,
     fields: Vec<(String, String)>,
@@ -100,6 +105,7 @@ fn parse(typed: &Fields, now: Timestamp) -> Result<Wanted, Problems> {
 pub async fn confirm(
     signed: SignedIn,
     State(state): State<WebState>,
+    Extension(preflights): Extension<Arc<Preflights>>,
     Query(typed): Query<Fields>,
 ) -> Result<Response, UiError> {
     let mut wanted = parse(&typed, state.clock.now());
@@ -142,7 +148,8 @@ pub async fn confirm(
         recipients,
         audience: progress::audience(&draft.audience),
         template_name: template.name,
-        preflight: Preflight::run(&state, &draft.audience, &template.content).await?,
+        preflight: preflights.look(&state, key, &draft, template.content.clone()).await,
+        live_query: typed.query_with("key", key),
         subject: template.content.subject,
         draft,
         send_at,
@@ -151,6 +158,13 @@ pub async fn confirm(
         fields: typed.without("key"),
     }
     .into_response())
+}
+
+/// What a form of this page means, for whoever looks ahead.
+pub(super) async fn chosen(state: &WebState, typed: &Fields) -> Result<(Draft, Content), UiError> {
+    let wanted = parse(typed, state.clock.now()).map_err(|_| UiError::NotFound)?;
+    let template = state.store.template(&wanted.draft.template_id).await?;
+    Ok((wanted.draft, template.ok_or(UiError::NotFound)?.content))
 }
 
 pub async fn submit(

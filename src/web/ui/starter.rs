@@ -42,7 +42,7 @@ fn render(starter: &Starter) -> Result<crate::template::Rendered, TemplateError>
         name: Some(NAME.into()),
         data: None,
     };
-    let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &starter.sample_data());
+    let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &starter.sample_data().into());
     Newsletter::compile(&starter.content())?.render(&Context::new(&shared, &recipient, UNSUBSCRIBE)?)
 }
 
@@ -72,7 +72,8 @@ mod tests {
                 name: None,
                 data: None,
             };
-            let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &serde_json::Map::new());
+            let shared =
+                Shared::new(&BroadcastId::new(Timestamp(0), 0), &crate::domain::content::SharedData::default());
             let context = Context::new(&shared, &recipient, "https://example.org/u/x").unwrap();
             let mail = newsletter.render(&context).expect(starter.name);
             let html = mail.html.unwrap();

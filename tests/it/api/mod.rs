@@ -11,7 +11,7 @@ mod people;
 mod reads;
 mod relays;
 mod safety;
-mod world;
+pub mod world;
 
 /// Makes one test for each database of every story named: `sqlite::name` and `postgres::name`.
 macro_rules! on_both_databases {
@@ -30,4 +30,4 @@ macro_rules! on_both_databases {
         }
     };
 }
-use on_both_databases;
+pub(crate) use on_both_databases;

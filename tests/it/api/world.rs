@@ -252,6 +252,22 @@ impl Api {
         self.store.finish(job.lease, JobEnd::Released, now).await.unwrap();
     }
 
+    /// Changes the database behind the program's back.
+    pub async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self.url.strip_prefix("sqlite://") {
+            Some(path) => {
+                let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+            }
+            None => {
+                let options: PgConnectOptions = self.url.parse().unwrap();
+                let mut connection = options.connect().await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+            }
+        }
+    }
+
     /// Rows of a table, seen from outside.
     pub async fn rows(&self, table: &str) -> i64 {
         let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));

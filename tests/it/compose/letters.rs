@@ -132,7 +132,11 @@ pub fn numbered(seed: u64, i: usize) -> Case {
 
 /// The i-th letter.
 fn case(random: &mut Rng, i: usize) -> Case {
-    let (name, from_name, subject) = (hostile(random), hostile(random), hostile(random));
+    let (name, from_name, mut subject) = (hostile(random), hostile(random), hostile(random));
+    if one_line(&subject, 250).trim().is_empty() {
+        // A message without a subject is not made.
+        subject.push('-');
+    }
     let (text, html) = (hostile(random), (!i.is_multiple_of(3)).then(|| hostile(random)));
     let mut letter = letter(content("{{ s }}", html.as_ref().map(|_| "<p>{{ h }}</p>"), Some("{{ t }}")));
     let from = ["news@example.org", "news@bücher.example"][usize::from(i % 7 == 6)];

@@ -21,7 +21,7 @@ fn a_message_with_html_and_text() {
         ("List-ID".into(), "Example News <news.example.org>".into()),
         ("X-Note".into(), "Frühling".into()),
     ];
-    letter.data = super::object(json!({"day": "Friday"}));
+    letter.data = super::object(json!({"day": "Friday"})).into();
     let anna = recipient("Anna@Example.org", Some("Anna Müller"), &json!({"first_name": "Anna & <Co>"}));
     let composed = composer(&letter).unwrap().compose(&anna).unwrap();
     assert_eq!(composed.envelope_from, address("news@example.org"));

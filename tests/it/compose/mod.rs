@@ -72,7 +72,7 @@ fn letter(content: Content) -> Letter {
         content,
         headers: Vec::new(),
         attachments: Vec::new(),
-        data: Map::new(),
+        data: Map::new().into(),
     }
 }
 
@@ -100,7 +100,7 @@ fn render(content: &Content, data: &Value) -> Result<Rendered, TemplateError> {
 
 /// As [`render`], with data of the broadcast to fall back to.
 fn render_over(content: &Content, defaults: Value, data: &Value) -> Result<Rendered, TemplateError> {
-    let shared = Shared::new(&broadcast(), &object(defaults));
+    let shared = Shared::new(&broadcast(), &object(defaults).into());
     let anna = recipient("anna@example.org", Some("Anna"), data);
     let context = Context::new(&shared, &anna, "https://mail.example.org/u/TOKEN")?;
     Newsletter::compile(content)?.render(&context)

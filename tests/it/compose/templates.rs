@@ -48,7 +48,13 @@ fn null_is_the_same_as_not_given() {
     let rendered = render_over(&source, json!({"a": 1, "b": null}), &json!({"a": null, "c": {"d": null}})).unwrap();
     assert_eq!(rendered.text, "1 - -");
     let error = render_text("{{ c.d }}", &json!({"c": {"d": null}})).unwrap_err();
-    assert_eq!(error.problem, Problem::Missing("c.d".into()));
+    assert_eq!(
+        error.problem,
+        Problem::Missing {
+            name: "c.d".into(),
+            nearest: None
+        }
+    );
 }
 
 #[test]
@@ -80,7 +86,14 @@ fn a_missing_variable_is_named_with_its_place_and_the_fix() {
          broadcast's data, or write {{ order.total|default('…') }}"
     );
     let error = render(&content("Hi {{ first_name|upper }}", None, Some("t")), &json!({})).unwrap_err();
-    assert_eq!(error.problem, Problem::Missing("first_name".into()), "{error}");
+    assert_eq!(
+        error.problem,
+        Problem::Missing {
+            name: "first_name".into(),
+            nearest: None
+        },
+        "{error}"
+    );
     assert_eq!((error.part, error.line), (Part::Subject, Some(1)));
 }
 
@@ -106,7 +119,10 @@ fn errors_hold_no_values_of_the_data() {
 #[test]
 fn data_that_are_no_object_are_refused() {
     let error = render_text("x", &json!([1])).unwrap_err();
-    assert_eq!(error.to_string(), "data: the recipient's data are not a JSON object");
+    assert_eq!(
+        error.to_string(),
+        "data: the recipient's data are not a JSON object that can be read; give the recipient, or the contact, anew with its data"
+    );
 }
 
 #[test]
@@ -202,6 +218,8 @@ fn text_is_made_per_message_where_the_source_does_not_tell() {
         ("{% raw %}{{ x }}{% endraw %}", "{{ x }}\n"),
         ("a &#123;{ x }} b", "a {{ x }} b\n"),
         ("{% if y %}<a href='1'>{% else %}<a href='2'>{% endif %}z</a>", "z (1)\n"),
+        ("a<pre>\n  one\n\n\n    t&#119;o &lt;\t</pre>b", "a\n\n  one\n\n\n    two <\t\n\nb\n"),
+        ("<a href='?&copy{{ y }}'>z</a>", "z (?&copyTrue)\n"),
         ("<p>\u{E000}1\u{E001} {{ y }}</p>", "\u{E000}1\u{E001} True\n"),
     ] {
         let source = content("s", Some(html), None);
@@ -242,7 +260,7 @@ fn the_starter_mails_would_also_do_without_their_text() {
 
 #[test]
 fn a_recipient_without_data_is_fine() {
-    let shared = hikyaku::template::Shared::new(&super::broadcast(), &object(json!({"a": 1})));
+    let shared = hikyaku::template::Shared::new(&super::broadcast(), &object(json!({"a": 1})).into());
     let mut bob = recipient("bob@example.org", None, &json!({}));
     bob.data = None;
     let context = hikyaku::template::Context::new(&shared, &bob, "https://x.example").unwrap();

@@ -420,7 +420,7 @@ pub fn broadcast(id: BroadcastId, received: usize) -> NewBroadcast {
             },
             headers: vec![],
             attachments: vec![],
-            data: serde_json::Map::new(),
+            data: serde_json::Map::new().into(),
         },
         audience: Audience::Inline { runs: 2 },
         template_id: None,

@@ -103,12 +103,15 @@ async fn damaged_columns_are_named(w: World) {
         .await
         .unwrap();
     w.sql("UPDATE contacts SET data = 'x'").await;
-    names("contacts.data", w.contact("anna@example.org").await);
+    // A contact is shown as damaged, and its message fails alone: it must not take a page or a broadcast with it.
+    let anna = w.contact("anna@example.org").await.unwrap().expect("she is there");
+    assert!(anna.damage.is_some_and(|why| why.contains("import the contact anew")));
     let mut all = broadcast(2, 0);
     all.audience = Audience::All;
     w.accept(&all, None, at(0)).await.unwrap();
     let source = &w.sources(&all.id).await.unwrap()[0];
-    names("contacts.data", w.source_page(&all.id, source, None).await);
+    let page = w.source_page(&all.id, source, None).await.unwrap();
+    assert_eq!(page[0].data.as_deref().map(|data| data.get()), Some("\"damaged\""));
 }
 
 async fn damaged_payloads_are_named(w: World) {
@@ -119,9 +122,19 @@ async fn damaged_payloads_are_named(w: World) {
     w.sql(&format!("UPDATE chunks SET payload = {torn}")).await;
     let job_id = job.lease.job_id;
     names("chunks.payload", w.chunk_work(job.lease).await);
-    names("chunks.payload", w.messages(&id, None, None, 10).await);
-    names("chunks.payload", w.message(MessageId { job_id, ordinal: 0 }).await);
-    names("chunks.payload", w.recount(&id).await);
+    // What is shown goes on, with the job's number and what to do.
+    let shown = w.messages(&id, None, None, 10).await.unwrap().rows;
+    let one = w
+        .message(MessageId { job_id, ordinal: 0 })
+        .await
+        .unwrap()
+        .expect("it is there");
+    for view in [&shown[0], &one] {
+        assert_eq!(view.email, "(damaged)");
+        let why = &view.reply.as_ref().expect("it says why").text;
+        assert!(why.contains(&format!("job {job_id} are damaged")), "{why}");
+    }
+    assert_eq!(w.recount(&id).await.unwrap(), w.show(&id).await.counts);
 }
 
 async fn a_store_opened_again_keeps_what_is_there(w: World) {

@@ -166,7 +166,7 @@ pub fn broadcast(n: u128, received: usize) -> NewBroadcast {
             },
             headers: Vec::new(),
             attachments: Vec::new(),
-            data: serde_json::Map::new(),
+            data: serde_json::Map::new().into(),
         },
         audience: Audience::Inline { runs: 1 },
         template_id: None,

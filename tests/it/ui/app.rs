@@ -329,7 +329,7 @@ fn new_broadcast(id: &BroadcastId, subject: &str, n: usize) -> NewBroadcast {
             },
             headers: vec![],
             attachments: Vec::new(),
-            data: serde_json::Map::new(),
+            data: serde_json::Map::new().into(),
         },
         audience: Audience::Inline { runs: 0 },
         template_id: None,

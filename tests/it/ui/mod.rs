@@ -1,8 +1,10 @@
 //! The pages for people, over real HTTP and in a real browser.
 
-mod app;
+pub mod app;
 mod browser;
+mod links;
 mod pages;
+mod picked;
 mod relay_test;
 mod relays;
 mod send;

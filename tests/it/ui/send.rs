@@ -99,6 +99,38 @@ async fn a_template_that_fits_nobody_is_noticed_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn everybody_is_looked_at_before_it_is_sent() {
+    for app in App::both().await {
+        app.sign_in().await;
+        // Of three people one has a name.
+        app.contacts(3_000).await;
+        for (key, subject, sentence) in [
+            ("k1", "News for {{ name|default('you') }}", "each of the 3,000 recipients can be made"),
+            ("k2", "News for {{ name }}", "Of 3,000 recipients, 2,000 would fail"),
+        ] {
+            let template = app.template("October", subject).await.to_string();
+            let form = format!("key={key}&{}", query(&form(&template, &[])));
+            app.page(&format!("/send/confirm?{form}")).await;
+            assert!(looked_at(&app, &form).await.contains(sentence), "{subject}");
+            // The page that is loaded anew knows what was found.
+            assert!(app.page(&format!("/send/confirm?{form}")).await.contains(sentence), "{subject}");
+        }
+    }
+}
+
+/// What the page shows when the look ahead has come to its end.
+async fn looked_at(app: &App, form: &str) -> String {
+    for _ in 0..600 {
+        let seen = app.page(&format!("/send/preflight?{form}")).await;
+        if seen.contains("data-done") {
+            return seen;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the look ahead does not end")
+}
+
+#[tokio::test]
 async fn a_campaign_shows_its_next_runs_and_runs_now() {
     for app in App::both().await {
         app.sign_in().await;
