@@ -45,7 +45,9 @@ async fn say(stream: &mut DuplexStream, dice: &mut fastrand::Rng, good: &str, an
         answered(code);
     }
     let is_out = stream.write_all(out).await.is_ok();
-    is_out && cut == text.len() && !text.is_empty() && !text.starts_with("421")
+    // Behind a goodbye, half a reply, or none at all, nothing more is said.
+    let is_last = text.is_empty() || text.starts_with("421") || text.starts_with("250-");
+    is_out && cut == text.len() && !is_last
 }
 
 /// A session that answers each command in its order, and hangs up when it has answered oddly enough.
