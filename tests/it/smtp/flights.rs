@@ -52,7 +52,7 @@ async fn say(stream: &mut DuplexStream, dice: &mut fastrand::Rng, good: &str, an
 
 /// A session that answers each command in its order, and hangs up when it has answered oddly enough.
 async fn relay(mut stream: DuplexStream, mut dice: fastrand::Rng, answers: Answers) {
-    let (mut inbox, mut in_data, mut to) = (Vec::new(), false, String::new());
+    let (mut inbox, mut in_data, mut n_lines, mut to) = (Vec::new(), false, 0, String::new());
     if stream.write_all(b"220 hello\r\n").await.is_err() {
         return;
     }
@@ -62,13 +62,16 @@ async fn relay(mut stream: DuplexStream, mut dice: fastrand::Rng, answers: Answe
             inbox.drain(..end + 2);
             let goes_on = if in_data {
                 if line != "." {
+                    n_lines += 1;
                     continue;
                 }
                 in_data = false;
-                let key = to.clone();
+                // A lone dot ends a message that was given up: its reply is nobody's.
+                let key = (n_lines > 0).then(|| to.clone());
                 let note = |code| {
-                    answers.lock().unwrap().entry(key).or_insert(code);
+                    key.inspect(|key| drop(answers.lock().unwrap().insert(key.clone(), code)));
                 };
+                n_lines = 0;
                 say(&mut stream, &mut dice, "250 2.0.0 kept\r\n", note).await
             } else if line.starts_with("EHLO") {
                 stream.write_all(b"250-hello\r\n250 PIPELINING\r\n").await.is_ok()
