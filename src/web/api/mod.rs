@@ -111,7 +111,7 @@ fn table(keys: Option<&Keys>) -> OpenApiRouter<ApiState> {
         routes!(relays::pause),
         routes!(relays::resume),
         routes!(relays::forget),
-        routes!(relays::test),
+        routes!(relays::test::test),
     ];
     open.merge(guarded(keys, Scope::Send, send))
         .merge(guarded(keys, Scope::Read, read))

@@ -1,5 +1,6 @@
 //! What a refusal says beside the message: that a session is over, or that there is one connection too many. In the words of real relays.
 
+use super::super::is_refusal_of_us;
 use super::*;
 use crate::smtp::reply::parse;
 
