@@ -3,8 +3,10 @@
 //! comes into doubt if the relay hangs up on them. Pure but for its lock: never speaks to the relay or the database.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::domain::finding::FindingKind;
 use crate::smtp::{Flights, Sign};
@@ -20,6 +22,8 @@ const UNSAID_END_MIN: u32 = 4;
 const LOST_MAX: u8 = 3;
 /// Connections in a row that are not let in while others carry mail, after which it is taken for a limit though the relay says nothing.
 const TURNED_AWAY_MAX: u32 = 3;
+/// The others must have carried mail for this long after the first of them: a relay that restarts turns away as well, and not for long.
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
 
 /// What is known about one liberty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ struct State {
     /// Being opened.
     n_opening: u32,
     n_turned_away: u32,
+    turned_away_since: Option<Instant>,
 }
 
 /// What the connections of one relay go by.
@@ -127,6 +132,7 @@ impl Allowances {
                 n_open: 0,
                 n_opening: 0,
                 n_turned_away: 0,
+                turned_away_since: None,
             }),
             freed: Notify::new(),
         }
@@ -294,7 +300,7 @@ impl Allowances {
     pub fn opened(&self) {
         let mut state = self.state();
         state.n_open += 1;
-        state.n_turned_away = 0;
+        (state.n_turned_away, state.turned_away_since) = (0, None);
     }
 
     /// One that was let in has ended.
@@ -309,18 +315,26 @@ impl Allowances {
         (state.n_open > 0, state.n_opening > 0)
     }
 
-    /// A connection was not let in while others are open, or being opened. Returns the limit when it is one for certain; of those being
-    /// opened some may be too many as well, and say so then.
-    pub fn turned_away(&self, is_said: bool, words: &str) -> Option<Discovery> {
+    /// A connection was not let in at this time while others are open, or being opened; the relay took a message last at `taken_at`. Returns
+    /// the limit when it is one for certain; of those being opened some may be too many as well, and say so then.
+    pub fn turned_away(
+        &self,
+        is_said: bool,
+        words: &str,
+        now: Instant,
+        taken_at: Option<Instant>,
+    ) -> Option<Discovery> {
         let mut state = self.state();
         state.n_turned_away += 1;
-        let is_certain = is_said || (state.n_open > 0 && state.n_turned_away >= TURNED_AWAY_MAX);
+        let since = *state.turned_away_since.get_or_insert(now);
+        let lasts = taken_at.is_some_and(|at| at >= since + TURNED_AWAY_FOR);
+        let is_certain = is_said || (lasts && state.n_open > 0 && state.n_turned_away >= TURNED_AWAY_MAX);
         let n_left = state.n_open + state.n_opening;
         if !is_certain || n_left == 0 || n_left >= state.places {
             return None;
         }
         state.places = n_left;
-        state.n_turned_away = 0;
+        (state.n_turned_away, state.turned_away_since) = (0, None);
         Some(Discovery {
             kind: FindingKind::Connections,
             value: Some(i64::from(n_left)),

@@ -82,10 +82,13 @@ impl Relay {
         self.allowances.closed();
     }
 
+    fn taken_at(&self) -> Option<Instant> {
+        *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether it took a message a moment ago.
     fn took_lately(&self) -> bool {
-        let taken_at = self.taken_at.lock().unwrap_or_else(PoisonError::into_inner);
-        taken_at.is_some_and(|at| at.elapsed() < LATELY)
+        self.taken_at().is_some_and(|at| at.elapsed() < LATELY)
     }
 }
 

@@ -71,7 +71,10 @@ impl Findings {
             (FindingKind::Flights, config.pipelining),
             (FindingKind::Windows, config.pipelining && config.chunking > 0),
         ] {
-            if is_wanted && !self.is_unwritten(said.id, kind) {
+            // A window is a flight as well: one trial at a time, so that one message at most comes into doubt.
+            let is_its_turn =
+                kind == FindingKind::Flights || relay.allowances.known(FindingKind::Flights) == Known::Taken;
+            if is_wanted && is_its_turn && !self.is_unwritten(said.id, kind) {
                 let known = self.known(said, relay, find(all, said.id, kind), kind, now).await?;
                 relay.allowances.learn(kind, known);
             }

@@ -69,7 +69,9 @@ async fn relay(mut stream: DuplexStream, mut dice: fastrand::Rng, answers: Answe
                 // A lone dot ends a message that was given up: its reply is nobody's.
                 let key = (n_lines > 0).then(|| to.clone());
                 let note = |code| {
-                    key.inspect(|key| drop(answers.lock().unwrap().insert(key.clone(), code)));
+                    if let Some(key) = key {
+                        answers.lock().unwrap().insert(key, code);
+                    }
                 };
                 n_lines = 0;
                 say(&mut stream, &mut dice, "250 2.0.0 kept\r\n", note).await

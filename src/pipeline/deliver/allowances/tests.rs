@@ -118,31 +118,37 @@ fn a_session_that_ends_twice_alike_or_says_why_has_a_limit() {
 
 #[test]
 fn connections_are_limited_to_those_that_were_let_in() {
+    let begun = Instant::now();
+    let after = |secs| begun + Duration::from_secs(secs);
+    let value = |d: Option<Discovery>| d.and_then(|d| d.value);
+    let said = |a: &Allowances| value(a.turned_away(true, "421 too many connections", begun, None));
+    let silent = |a: &Allowances, secs| value(a.turned_away(false, "closed", after(secs), Some(after(secs))));
+
     let allowances = Allowances::new(8);
-    for _ in 0..4 {
+    assert_eq!(said(&allowances), None, "none is open");
+    for _ in 0..5 {
         allowances.opened();
     }
-    assert_eq!(allowances.turned_away(false, "closed"), None);
-    allowances.opened();
-    assert_eq!(allowances.turned_away(false, "closed"), None, "one was let in meanwhile");
-    assert_eq!(allowances.turned_away(true, "421 too many connections").unwrap().value, Some(5));
-    assert_eq!(allowances.turned_away(true, "421 too many connections"), None, "known");
+    assert_eq!(said(&allowances), Some(5));
+    assert_eq!(said(&allowances), None, "known");
+
     let allowances = Allowances::new(8);
-    assert_eq!(allowances.turned_away(true, "421 too many connections"), None, "none is open");
     allowances.opened();
-    let silent = [(); 3].map(|()| allowances.turned_away(false, "closed").and_then(|d| d.value));
-    assert_eq!(silent, [None, None, Some(1)]);
+    assert_eq!([0, 0, 0].map(|secs| silent(&allowances, secs)), [None; 3], "it may be restarting");
+    assert_eq!(silent(&allowances, 2), Some(1), "the other one goes on");
+
+    let allowances = Allowances::new(8);
+    allowances.opened();
+    assert_eq!([0, 1].map(|secs| silent(&allowances, secs)), [None; 2]);
+    allowances.opened();
+    assert_eq!([2, 3].map(|secs| silent(&allowances, secs)), [None; 2], "one was let in meanwhile");
+
     let allowances = Arc::new(Allowances::new(8));
     allowances.opened();
     let opening: Vec<Opening> = (0..4).map(|_| allowances.opening()).collect();
-    let said = || {
-        allowances
-            .turned_away(true, "421 too many connections")
-            .and_then(|d| d.value)
-    };
-    assert_eq!(said(), Some(5), "of those being opened some may be let in");
+    assert_eq!(said(&allowances), Some(5), "of those being opened some may be let in");
     drop(opening);
-    assert_eq!(said(), Some(1));
+    assert_eq!(said(&allowances), Some(1));
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::super::News;
 use super::super::allowances::Discovery;
 use super::super::board::Item;
@@ -90,7 +92,10 @@ impl Slot {
         if !is_said && !is_opening && !relay.took_lately() {
             return false;
         }
-        if let Some(discovery) = relay.allowances.turned_away(is_said, &failure.to_string()) {
+        let turned_away = relay
+            .allowances
+            .turned_away(is_said, &failure.to_string(), Instant::now(), relay.taken_at());
+        if let Some(discovery) = turned_away {
             self.tell_discovery(discovery);
         }
         true
