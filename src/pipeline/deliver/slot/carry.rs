@@ -61,8 +61,11 @@ impl Slot {
         let mut at_hand = vec![parcel];
         let mut ended = Vec::new();
         loop {
+            // Windows begin behind this message as soon as they may.
+            let mut windows = None;
             if connection.awaits_content() {
                 drop(leave.take());
+                windows = Some(leave_for_windows(&relay, &mut connection));
                 leave = Some(leave_for_flights(&relay, &mut connection));
             }
             self.fill(&mut at_hand, connection.window()).await;
@@ -81,7 +84,8 @@ impl Slot {
             let with_next = next.as_ref().map(|p| (&p.envelope, p.bytes.len()));
             let verdicts = connection.send(&load, with_next).await;
             let trouble = trouble(&verdicts, connection.is_usable());
-            let is_trial = leave.as_ref().is_some_and(|leave| leave.flights == Flights::Trial);
+            let is_ahead = next.is_some() || windows.is_none();
+            let is_trial = is_ahead && leave.as_ref().is_some_and(|leave| leave.flights == Flights::Trial);
             let items = std::mem::take(&mut at_hand).into_iter().map(|p| p.item);
             ended = items
                 .zip(verdicts)
@@ -114,7 +118,7 @@ impl Slot {
                 }
                 _ => {
                     if trouble.is_none() {
-                        leave = Some(leave_for_windows(&relay, &mut connection));
+                        leave = windows.or_else(|| Some(leave_for_windows(&relay, &mut connection)));
                         self.fill(&mut at_hand, connection.window()).await;
                     }
                     if at_hand.is_empty() {
