@@ -1,5 +1,7 @@
 //! `hikyaku doctor`: is everything there that this process would need, and if not, what to do. Looks at the configuration, the
-//! data directory, the database, the clocks, the DKIM records and the relay, as `serve` would use them; changes nothing and sends nothing.
+//! data directory, the database, the clocks, the DKIM records and the relays, as `serve` would use them; changes nothing and sends nothing.
+
+mod relays;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use url::Url;
 
+use self::relays::Ways;
 use super::exit::{Exit, Outcome};
 use super::settings::{DatabaseArgs, Overrides, RelayArgs, database_url};
 use super::terminal::{Colour, mark, say};
@@ -17,12 +20,10 @@ use crate::dns::Dns;
 use crate::domain::dkim::DkimKey;
 use crate::pipeline::dkim::{self, Unpublished};
 use crate::pipeline::lease::margin;
-use crate::smtp::{Connection, RelayConfig, TlsContext, TlsMode};
+use crate::pipeline::outlet::Outlet;
 use crate::store::schema::{self, Inspection};
-use crate::store::{self, DatabaseUrl};
+use crate::store::{self, DatabaseUrl, Store, StoreError};
 
-/// How long the relay has for connecting, TLS and logging in. Its own limits are minutes, which nobody waits for here.
-const RELAY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a server may take to say that it is ready.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Free space below which the next large broadcast may not fit: about a million recipients with their outcomes.
@@ -42,8 +43,8 @@ Examples:
   hikyaku doctor --relay-url 'smtp://user:password@mail.example.org:587'
   hikyaku doctor --ready --health http://127.0.0.1:8025
 
-Each line is ok, warn or fail, with the fix. The relay is connected to,
-encrypted and logged into, and sent nothing. The records of DKIM keys are looked
+Each line is ok, warn or fail, with the fix. The relays that are configured or
+stored are connected to, encrypted and logged into, and sent nothing. The records of DKIM keys are looked
 up in the DNS.
 
 Exit codes:
@@ -145,6 +146,7 @@ async fn look(config: &Config, only_ready: bool, tell: &mut impl FnMut(Finding))
     if !only_ready {
         tell(data_dir(&config.data_dir));
     }
+    let mut ways = Ways::Unknown;
     match database_url(config) {
         Err(e) => tell(Finding::fail("database", e.to_string())),
         Ok(url) => match schema::inspect(&url).await {
@@ -154,9 +156,8 @@ async fn look(config: &Config, only_ready: bool, tell: &mut impl FnMut(Finding))
             )),
             Ok(found) => {
                 tell(schema_finding(config, &url, found.as_ref(), only_ready));
-                let is_current = found.as_ref().is_some_and(Inspection::is_current);
-                if !only_ready && is_current {
-                    signatures(config, &url).await.into_iter().for_each(&mut *tell);
+                if !only_ready {
+                    ways = look_into(config, &url, found.as_ref(), tell).await;
                 }
                 if let Some(finding) = found.and_then(|found| clock(config, &found)) {
                     tell(finding);
@@ -165,8 +166,39 @@ async fn look(config: &Config, only_ready: bool, tell: &mut impl FnMut(Finding))
         },
     }
     if !only_ready {
-        tell(relay(config).await);
-        tell(public_url(config));
+        relays::findings(config, &ways).await.into_iter().for_each(&mut *tell);
+        tell(public_url(config, &ways));
+    }
+}
+
+/// Looks at what is stored, and says where mail goes.
+async fn look_into(
+    config: &Config,
+    url: &DatabaseUrl,
+    found: Option<&Inspection>,
+    tell: &mut impl FnMut(Finding),
+) -> Ways {
+    match found {
+        // What is not there yet will begin without any relay.
+        None => return Ways::Known(Outlet::Captured),
+        Some(found) if !found.is_current() => return Ways::Unknown,
+        Some(_) => {}
+    }
+    let read = async {
+        let store = store::open(url).await?;
+        let outlet = Outlet::read(&*store).await?;
+        Ok::<_, StoreError>((store, outlet))
+    };
+    match read.await {
+        Ok((store, outlet)) => {
+            let ways = Ways::Known(outlet);
+            signatures(config, &*store, &ways).await.into_iter().for_each(tell);
+            ways
+        }
+        Err(e) => {
+            tell(Finding::fail("database", format!("what is stored cannot be read: {e}")));
+            Ways::Unknown
+        }
     }
 }
 
@@ -272,17 +304,13 @@ fn clock(config: &Config, found: &Inspection) -> Option<Finding> {
 }
 
 /// Whether mail is signed, and whether receivers can check it.
-async fn signatures(config: &Config, url: &DatabaseUrl) -> Vec<Finding> {
+async fn signatures(config: &Config, store: &dyn Store, ways: &Ways) -> Vec<Finding> {
     const WHAT: &str = "signatures";
-    let keys = match store::open(url).await {
-        Ok(store) => store.dkim_keys().await,
-        Err(e) => Err(e),
-    };
-    let keys = match keys {
+    let keys = match store.dkim_keys().await {
         Ok(keys) => keys,
         Err(e) => return vec![Finding::fail(WHAT, format!("the keys cannot be read: {e}"))],
     };
-    if keys.iter().all(|key| key.enabled_at.is_none()) && config.relay.url.is_none() {
+    if keys.iter().all(|key| key.enabled_at.is_none()) && ways.is_captured(config) {
         return vec![Finding::ok(
             WHAT,
             "none, which is fine as long as nothing leaves this machine",
@@ -324,59 +352,10 @@ fn signature(key: &DkimKey, found: Result<(), Unpublished>) -> Finding {
     }
 }
 
-async fn relay(config: &Config) -> Finding {
-    const WHAT: &str = "relay";
-    let Some(url) = &config.relay.url else {
-        return Finding::warn(
-            WHAT,
-            "built-in capture relay: nothing leaves this machine until HIKYAKU_RELAY_URL names a relay",
-        );
-    };
-    let relay = match RelayConfig::parse(url.expose()) {
-        Ok(relay) => relay,
-        Err(why) => return Finding::fail(WHAT, format!("HIKYAKU_RELAY_URL: {why}")),
-    };
-    let tls = match TlsContext::new(&relay) {
-        Ok(tls) => tls,
-        Err(why) => return Finding::fail(WHAT, why),
-    };
-    let opened = tokio::time::timeout(RELAY_TIMEOUT, Connection::open(&relay, &tls)).await;
-    match opened {
-        Err(_) => Finding::fail(
-            WHAT,
-            format!("{} did not answer within {} s; is the port open from here?", relay.name, RELAY_TIMEOUT.as_secs()),
-        ),
-        Ok(Err(failure)) => {
-            Finding::fail(WHAT, format!("{}: {failure}; correct HIKYAKU_RELAY_URL or the relay", relay.name))
-        }
-        Ok(Ok(connection)) => {
-            connection.quit().await;
-            greeted(&relay)
-        }
-    }
-}
-
-/// A relay that answered: what was proved, and what is still to be wished for.
-fn greeted(relay: &RelayConfig) -> Finding {
-    let tls = match relay.tls {
-        TlsMode::None => "in clear",
-        TlsMode::StartTls => "with STARTTLS",
-        TlsMode::Implicit => "with TLS",
-    };
-    let auth = relay.credentials.as_ref().map_or("without a login", |_| "logged in");
-    let text = format!("{} answers {tls}, {auth}", relay.name);
-    match relay.tls {
-        TlsMode::None if !relay.is_loopback() => {
-            Finding::warn("relay", format!("{text}: everybody on the way can read the mail; use ?tls=starttls"))
-        }
-        _ => Finding::ok("relay", text),
-    }
-}
-
 /// Unsubscribe links must work for recipients, not only here.
-fn public_url(config: &Config) -> Finding {
+fn public_url(config: &Config, ways: &Ways) -> Finding {
     const WHAT: &str = "public address";
-    let is_captured = config.relay.url.is_none();
+    let is_captured = ways.is_captured(config);
     match &config.web.public_url {
         None if is_captured => Finding::ok(WHAT, "not set, which is fine as long as nothing leaves this machine"),
         None => Finding::warn(

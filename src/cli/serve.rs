@@ -9,7 +9,14 @@ use super::signals;
 use super::terminal::{Colour, mark, say};
 use crate::app::{App, Roles};
 use crate::config::Config;
+use crate::domain::relay::Relay;
+use crate::pipeline::outlet::Outlet;
+use crate::smtp::masked::masked;
+use crate::store::{Store, StoreError};
 use crate::{telemetry, web};
+
+/// Relays named at the start; a list has its own command.
+const RELAYS_SHOWN_MAX: usize = 8;
 
 /// Runs the API, the pages and a worker in one process.
 #[derive(Debug, Args)]
@@ -21,8 +28,8 @@ Examples:
 
 Nothing needs to be configured: it listens on loopback, keeps its data in one
 directory, prints a link to make the first user, and sends nothing to the
-outside until a relay is named. Until then a built-in capture relay keeps what
-would have gone out, to be looked at in the pages.
+outside until the first relay is named or stored. Until then a built-in capture
+relay keeps what would have gone out, to be looked at in the pages.
 
 SIGTERM and Ctrl-C finish what is on the wire, record it, and exit with 0. A
 second signal ends the process at once.")]
@@ -148,6 +155,36 @@ async fn live(config: &Config, roles: Roles) -> Outcome {
     }
 }
 
+/// The relays as they are stored, which the configured one is too, a line each; or what is there without any.
+async fn where_mail_goes(store: &dyn Store) -> Result<Vec<String>, StoreError> {
+    let outlet = Outlet::read(store).await?;
+    let all = match &outlet {
+        Outlet::Captured => {
+            return Ok(vec!["built-in capture relay: nothing leaves this machine until a relay is added".to_owned()]);
+        }
+        Outlet::Waits => {
+            return Ok(vec!["none: the last one was removed, and mail waits until one is added".to_owned()]);
+        }
+        Outlet::Relays(all) => all,
+    };
+    let mut lines: Vec<String> = all.iter().take(RELAYS_SHOWN_MAX).map(in_a_line).collect();
+    if all.len() > RELAYS_SHOWN_MAX {
+        lines.push(format!("and {} more; `hikyaku relay list` shows them", all.len() - RELAYS_SHOWN_MAX));
+    }
+    if outlet.open().is_empty() {
+        lines.push("nothing goes out before a relay is resumed".to_owned());
+    }
+    Ok(lines)
+}
+
+fn in_a_line(relay: &Relay) -> String {
+    let url = masked(&relay.spec.url);
+    match &relay.paused {
+        None => format!("{}: {url}", relay.name),
+        Some(why) => format!("{}: {url}, paused: {why}", relay.name),
+    }
+}
+
 /// Says where it listens, where the data is, where mail goes, and how the first user is made.
 async fn tell_where(config: &Config, app: &App) -> Result<(), Failed> {
     let line = |name: &str, value: &str| say(format_args!("  {name:<10} {value}"));
@@ -159,10 +196,9 @@ async fn tell_where(config: &Config, app: &App) -> Result<(), Failed> {
         }
     }
     line("database", &config.database.url.to_string());
-    match &config.relay.url {
-        Some(url) => line("relay", &url.to_string()),
-        None => line("relay", "built-in capture relay: nothing leaves this machine"),
-    };
+    for relay in where_mail_goes(&*app.store()).await.map_err(anyhow::Error::from)? {
+        line("relay", &relay);
+    }
     if app.web_addr().is_some()
         && let Some(link) = web::session::setup_link(app.state()).await?
     {

@@ -26,7 +26,7 @@ pub struct DatabaseArgs {
 #[command(next_help_heading = "Configuration")]
 pub struct RelayArgs {
     /// smtp://user:password@host:port?tls=none|starttls|implicit&connections=N&rate=N [env: HIKYAKU_RELAY_URL] [default: the
-    /// built-in capture relay, from which nothing leaves the machine]
+    /// stored relays; as long as there never was one, the built-in capture relay, from which nothing leaves the machine]
     ///
     /// Other users of the machine can read a password on a command line; the environment or config.toml keep it.
     #[arg(long, value_name = "URL")]

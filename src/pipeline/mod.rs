@@ -13,7 +13,7 @@
 //!
 //! Beside them: [`schedule`] starts the runs of campaigns, [`control`] passes on what operators want of broadcasts,
 //! [`relays`] what they want of relays and [`dkim`] what they want of keys, [`probe`] tests a relay,
-//! [`outlook`] says what slows a broadcast down, [`timekeeper`] keeps the time, and [`worker`] is the loop.
+//! [`outlook`] says what slows a broadcast down, [`outlet`] where mail goes, [`timekeeper`] keeps the time, and [`worker`] is the loop.
 
 pub mod accept;
 pub mod compose;
@@ -23,6 +23,7 @@ pub mod dkim;
 pub mod fan_out;
 pub mod guard;
 pub mod lease;
+pub mod outlet;
 pub mod outlook;
 pub mod probe;
 pub mod relays;

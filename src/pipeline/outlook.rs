@@ -8,6 +8,7 @@ use crate::domain::outlook::{Rest, eta_ms};
 use crate::domain::relay::Relay;
 use crate::domain::time::Timestamp;
 use crate::domain::worker::Worker;
+use crate::pipeline::outlet::Outlet;
 use crate::store::reports::{Rate, Waiting};
 use crate::store::{Result, Store};
 
@@ -32,14 +33,18 @@ pub async fn outlook(store: &dyn Store, broadcast: &Broadcast, rate: Rate, now: 
         return Ok(Outlook::default());
     }
     let workers = store.workers(now).await?;
-    let relays = store.relays().await?;
+    let outlet = Outlet::read(store).await?;
+    let relays: &[Relay] = match &outlet {
+        Outlet::Relays(relays) => relays,
+        Outlet::Captured | Outlet::Waits => &[],
+    };
     let paces = store.paces().await?;
     let waiting = store.waiting(&broadcast.id).await?;
     let own = |relay: &Relay| paces.iter().find(|p| p.relay_id == relay.id && p.lane.is_empty());
     let known: Vec<(&Relay, Option<&PaceRow>)> = relays.iter().map(|r| (r, own(r))).collect();
     let named = broadcast.relay.as_deref();
-    // Without any row the capture relay takes everything.
-    let is_capture = relays.is_empty() && named.is_none() && !store.has_had_relays().await?;
+    // The capture relay takes everything.
+    let is_capture = named.is_none() && outlet.is_captured();
     let standstill = (!is_capture).then(|| brake::standstill(named, &known, now)).flatten();
     let slowed_by = no_worker(&workers)
         .or(standstill)

@@ -11,6 +11,7 @@ use super::format;
 use super::progress::{self, Segment};
 use crate::domain::broadcast::Broadcast;
 use crate::domain::time::Timestamp;
+use crate::pipeline::outlet::Outlet;
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -62,6 +63,10 @@ struct Rows {
 struct FirstSteps {
     contacts: i64,
     n_templates: i64,
+    /// Where mail would go now.
+    outlet: String,
+    /// Whether captured mail can be looked at here.
+    has_mailbox: bool,
 }
 
 #[derive(Template, WebTemplate)]
@@ -85,7 +90,10 @@ pub async fn show(
 ) -> Result<BroadcastsPage, UiError> {
     let list = read(&state, query.filled("after")).await?;
     let first_steps = if list.rows.is_empty() && list.after.is_none() {
+        let outlet = Outlet::read(&*state.store).await?;
         Some(FirstSteps {
+            outlet: outlet.sentence(),
+            has_mailbox: state.capture.is_some() && outlet.is_captured(),
             contacts: state.store.count_subscribed(None).await?,
             n_templates: state.store.templates().await?.len() as i64,
         })

@@ -1,5 +1,5 @@
-//! Captured mail: what the built-in capture relay took instead of the world, while no other relay is
-//! set up. It is in memory and belongs to this process.
+//! Captured mail: what the built-in capture relay took instead of the world, as long as there never was another
+//! relay. It is in memory and belongs to this process.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::error::UiError;
 use super::mail_view::MailView;
 use super::{format, preview};
 use crate::domain::time::Timestamp;
+use crate::pipeline::outlet::Outlet;
 use crate::sink::Captured;
 use crate::web::WebState;
 use crate::web::session::SignedIn;
@@ -36,8 +37,12 @@ pub(super) struct MailboxPage {
     rows: Vec<Row>,
     /// All messages taken since the start.
     taken: i64,
-    /// Whether mail is captured at all: with another relay it goes out into the world.
+    /// Whether this process has a capture relay.
+    has_relay: bool,
+    /// Whether mail goes to it.
     is_capturing: bool,
+    /// Where mail goes now.
+    outlet: String,
 }
 
 #[derive(Template, WebTemplate)]
@@ -52,17 +57,20 @@ pub(super) struct CapturedPage {
     source: String,
 }
 
-pub async fn list(signed: SignedIn, State(state): State<WebState>) -> MailboxPage {
+pub async fn list(signed: SignedIn, State(state): State<WebState>) -> Result<MailboxPage, UiError> {
+    let outlet = Outlet::read(&*state.store).await?;
     let sink = state.capture.as_ref().map(|relay| relay.sink());
     let taken = sink.map_or(0, |s| s.stats().accepted);
-    MailboxPage {
+    Ok(MailboxPage {
         chrome: Chrome::new(&signed, Section::Mailbox),
         rows: sink
             .map(|s| s.newest(SHOWN_MAX).iter().map(|m| row(m)).collect())
             .unwrap_or_default(),
         taken: i64::try_from(taken).unwrap_or(i64::MAX),
-        is_capturing: sink.is_some(),
-    }
+        has_relay: sink.is_some(),
+        is_capturing: outlet.is_captured(),
+        outlet: outlet.sentence(),
+    })
 }
 
 pub async fn show(

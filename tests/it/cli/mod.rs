@@ -2,6 +2,7 @@
 //! exit codes. Never calls the library.
 
 mod alone;
+mod outlets;
 mod relays;
 mod sending;
 mod serving;

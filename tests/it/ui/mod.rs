@@ -3,6 +3,7 @@
 pub mod app;
 mod browser;
 mod links;
+mod outlets;
 mod pages;
 mod picked;
 mod relay_test;

@@ -23,6 +23,7 @@ use super::form::Fields;
 use super::{draft, format};
 use crate::domain::finding::Finding;
 use crate::domain::relay::Relay;
+use crate::pipeline::outlet::Outlet;
 use crate::pipeline::relays::{self, REASON_BYTES_MAX, RelayError};
 use crate::web::WebState;
 use crate::web::session::SignedIn;
@@ -43,7 +44,9 @@ impl From<RelayError> for UiError {
 pub(super) struct RelaysPage {
     chrome: Chrome,
     rows: Vec<Words>,
-    /// Whether mail is captured while there is no relay.
+    /// Where mail goes without one.
+    outlet: String,
+    /// Whether captured mail can be looked at here.
     has_mailbox: bool,
 }
 
@@ -94,11 +97,19 @@ pub async fn list(
     State(state): State<WebState>,
     Query(query): Query<Fields>,
 ) -> Result<RelaysPage, UiError> {
-    let (all, paces, now) = (state.store.relays().await?, state.store.paces().await?, state.clock.now());
+    let (paces, now) = (state.store.paces().await?, state.clock.now());
+    let outlet = Outlet::read(&*state.store).await?;
+    let sentence = outlet.sentence();
+    let has_mailbox = state.capture.is_some() && outlet.is_captured();
+    let all = match outlet {
+        Outlet::Relays(all) => all,
+        Outlet::Captured | Outlet::Waits => Vec::new(),
+    };
     Ok(RelaysPage {
         chrome: Chrome::new(&signed, Section::Relays).noting(query.text("note")),
         rows: all.iter().map(|relay| Words::of(relay, &all, &paces, now)).collect(),
-        has_mailbox: state.capture.is_some(),
+        outlet: sentence,
+        has_mailbox,
     })
 }
 
