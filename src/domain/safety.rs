@@ -8,8 +8,10 @@ use super::message::ReplyNote;
 use super::reason;
 use super::time::Timestamp;
 
+mod chance;
 mod rules;
 
+use self::chance::surely_exceeds;
 pub use self::rules::{AutoPause, CANARY_MAX, CanaryRule, CanarySize, HOLD_ABOVE_PERCENT, Safety};
 
 /// Outcomes after which failures are reckoned anew: a trouble that begins in the millionth message must not drown in those
@@ -80,10 +82,35 @@ pub struct Seen {
     /// Shares that somebody has seen and let pass.
     pub failed_percent: u8,
     pub refused_percent: u8,
+    /// The counts of the start, or of the moment when somebody resumed the broadcast: a window leaves them as they are.
+    #[serde(skip_serializing_if = "Base::is_start")]
+    pub base: Base,
+}
+
+/// The counts from which all is reckoned, beside the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Base {
+    pub outcomes: i64,
+    pub failed: i64,
+    pub refused: i64,
+}
+
+impl Base {
+    fn of(tally: &Tally) -> Self {
+        Self {
+            outcomes: tally.outcomes(),
+            failed: tally.failed,
+            refused: refused(&tally.by_class),
+        }
+    }
+
+    fn is_start(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Seen {
-    /// The same tolerance, reckoned from these counts.
+    /// The same tolerance, with a new window from these counts on.
     #[must_use]
     pub fn at(&self, tally: &Tally) -> Self {
         Self {
@@ -92,6 +119,15 @@ impl Seen {
             by_class: tally.by_class.clone(),
             doubts: tally.doubts.clone(),
             ..self.clone()
+        }
+    }
+
+    /// The same tolerance, with everything reckoned from these counts on: somebody has seen them.
+    #[must_use]
+    pub fn anew(&self, tally: &Tally) -> Self {
+        Self {
+            base: Base::of(tally),
+            ..self.at(tally)
         }
     }
 
@@ -250,6 +286,9 @@ pub struct Evidence {
     pub outcomes: i64,
     /// The share that was allowed.
     pub percent_max: u8,
+    /// The same over all, since the start or since somebody resumed it; only where that is more than the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_all: Option<Share>,
     /// Whether the reason is one that the rest would meet as well.
     pub concerns_the_rest: bool,
     /// The relay that it is about, where it is about one.
@@ -257,6 +296,24 @@ pub struct Evidence {
     pub relay: Option<String>,
     #[serde(default)]
     pub example: Option<Example>,
+}
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    pub failed: i64,
+    pub outcomes: i64,
+}
+
+impl Share {
+    /// `6.1 %`; without the digit behind the point when it is a whole number. Cut off, never rounded up over a limit.
+    fn in_words(self) -> String {
+        let tenths = self.failed * 1_000 / self.outcomes.max(1);
+        match tenths % 10 {
+            0 => format!("{} %", tenths / 10),
+            digit => format!("{}.{digit} %", tenths / 10),
+        }
+    }
 }
 
 /// What a relay said to one of them.
@@ -323,6 +380,7 @@ fn judge_doubts(w: &Watched, doubts_max: i64) -> Option<Pause> {
             failed: new(most),
             outcomes: w.tally.outcomes() - w.seen.outcomes,
             percent_max: 0,
+            over_all: None,
             concerns_the_rest: true,
             relay: Some(most.relay.clone()),
             example: None,
@@ -369,6 +427,7 @@ fn hold_canary(t: &Tally, percent_max: u8) -> Step {
             failed: t.failed,
             outcomes: t.outcomes(),
             percent_max,
+            over_all: None,
             relay: None,
             example: None,
         }),
@@ -382,52 +441,93 @@ fn judge_failures(w: &Watched, limits: &Limits) -> Step {
         None => limits.failed_percent_max,
     };
     let (t, seen) = (&w.tally, &w.seen);
-    let outcomes = t.outcomes() - seen.outcomes;
-    let failed = t.failed - seen.failed;
-    let since: Vec<ByClass> = t
-        .by_class
-        .iter()
-        .map(|c| ByClass {
-            class: c.class.clone(),
-            n: c.n - seen.of_class(&c.class),
-        })
-        .filter(|c| c.n > 0)
-        .collect();
-    let commonest = |fits: fn(&str) -> bool| since.iter().filter(|c| fits(&c.class)).max_by_key(|c| c.n);
-    let refused: i64 = since
-        .iter()
-        .filter(|c| reason::concerns_the_rest(&c.class))
-        .map(|c| c.n)
-        .sum();
-    let refused_max = limits.refused_percent_max.max(seen.refused_percent);
-    let failed_max = failed_percent_max.max(seen.failed_percent);
-    let pause = |kind, class: &str, failed, percent_max| {
+    let since = since(t, seen);
+    let window = |failed| Share {
+        failed,
+        outcomes: t.outcomes() - seen.outcomes,
+    };
+    let over_all = |failed| Share {
+        failed,
+        outcomes: t.outcomes() - seen.base.outcomes,
+    };
+    let look = Look {
+        kind: PauseKind::Refused,
+        window: window(refused(&since)),
+        over_all: over_all(refused(&t.by_class) - seen.base.refused),
+        percent_max: limits.refused_percent_max.max(seen.refused_percent),
+    };
+    if let Some(share) = look.exceeding(|share| share.failed >= limits.refused_min)
+        && let Some(common) = commonest(&since, t, reason::concerns_the_rest)
+    {
+        return look.pause(share, common);
+    }
+    let look = Look {
+        kind: PauseKind::Failures,
+        window: window(t.failed - seen.failed),
+        over_all: over_all(t.failed - seen.base.failed),
+        percent_max: failed_percent_max.max(seen.failed_percent),
+    };
+    if let Some(share) = look.exceeding(|share| share.outcomes >= limits.outcomes_min)
+        && let Some(common) = commonest(&since, t, |_| true)
+    {
+        return look.pause(share, common);
+    }
+    reckon(w)
+}
+
+/// Failures of one kind: those of the window, which shows a trouble that has just begun, and those over all, which show one that is
+/// always there and small.
+struct Look {
+    kind: PauseKind,
+    window: Share,
+    over_all: Share,
+    percent_max: u8,
+}
+
+impl Look {
+    /// The share that is more than is allowed, whatever chance may have done.
+    fn exceeding(&self, means_anything: impl Fn(&Share) -> bool) -> Option<Share> {
+        let exceeds =
+            |share: &Share| means_anything(share) && surely_exceeds(share.failed, share.outcomes, self.percent_max);
+        [self.window, self.over_all].into_iter().find(exceeds)
+    }
+
+    fn pause(&self, share: Share, class: &str) -> Step {
         Step::Pause(Pause {
-            kind,
+            kind: self.kind,
             evidence: Some(Evidence {
                 class: class.to_owned(),
-                failed,
-                outcomes,
-                percent_max,
+                failed: share.failed,
+                outcomes: share.outcomes,
+                percent_max: self.percent_max,
+                over_all: Some(self.over_all).filter(|all| *all != share),
                 concerns_the_rest: reason::concerns_the_rest(class),
                 relay: None,
                 example: None,
             }),
         })
+    }
+}
+
+/// The failures since the window began, by reason.
+fn since(t: &Tally, seen: &Seen) -> Vec<ByClass> {
+    let new = |c: &ByClass| ByClass {
+        class: c.class.clone(),
+        n: c.n - seen.of_class(&c.class),
     };
-    if refused >= limits.refused_min
-        && exceeds(refused, outcomes, refused_max)
-        && let Some(common) = commonest(reason::concerns_the_rest)
-    {
-        return pause(PauseKind::Refused, &common.class, refused, refused_max);
-    }
-    if outcomes >= limits.outcomes_min
-        && exceeds(failed, outcomes, failed_max)
-        && let Some(common) = commonest(|_| true)
-    {
-        return pause(PauseKind::Failures, &common.class, failed, failed_max);
-    }
-    reckon(w)
+    t.by_class.iter().map(new).filter(|c| c.n > 0).collect()
+}
+
+/// The commonest reason of the kind: of the window, or else of all.
+fn commonest<'a>(since: &'a [ByClass], t: &'a Tally, fits: fn(&str) -> bool) -> Option<&'a str> {
+    let most = |of: &'a [ByClass]| of.iter().filter(|c| fits(&c.class)).max_by_key(|c| c.n);
+    most(since).or_else(|| most(&t.by_class)).map(|c| c.class.as_str())
+}
+
+/// Failures for a reason that the rest would meet as well.
+fn refused(by_class: &[ByClass]) -> i64 {
+    let of_the_kind = by_class.iter().filter(|c| reason::concerns_the_rest(&c.class));
+    of_the_kind.map(|c| c.n).sum()
 }
 
 /// Nothing was wrong; a window ends after so many outcomes.
@@ -455,7 +555,14 @@ impl Pause {
     #[must_use]
     pub fn sentence(&self) -> Option<String> {
         let e = self.evidence.as_ref()?;
-        let share = format!("{:.0}", (e.failed as f64 * 100.0 / e.outcomes.max(1) as f64).floor());
+        let share = Share {
+            failed: e.failed,
+            outcomes: e.outcomes,
+        }
+        .in_words();
+        let over_all = e
+            .over_all
+            .map_or(String::new(), |all| format!("; over all {} of {} ({})", all.failed, all.outcomes, all.in_words()));
         let meaning = reason::find(&e.class).map_or("", |r| r.meaning);
         let mostly = format!("mostly {}: {meaning}", e.class.replace('_', " "));
         Some(match self.kind {
@@ -464,11 +571,11 @@ impl Pause {
                 "none of the first messages came to an outcome, so the rest is held".to_owned()
             }
             PauseKind::Canary => format!(
-                "{} of the first {} messages failed ({share} %, {} % is allowed), so the rest is held; {mostly}",
+                "{} of the first {} messages failed ({share}, {} % is allowed), so the rest is held; {mostly}",
                 e.failed, e.outcomes, e.percent_max
             ),
             PauseKind::Failures => format!(
-                "{} of the last {} messages failed ({share} %, {} % is allowed); {mostly}",
+                "{} of the last {} messages failed ({share}, {} % is allowed){over_all}; {mostly}",
                 e.failed, e.outcomes, e.percent_max
             ),
             PauseKind::Doubt => format!(
@@ -479,7 +586,7 @@ impl Pause {
                 e.example.as_ref().map_or(String::new(), |x| format!(" ({})", x.text))
             ),
             PauseKind::Refused => format!(
-                "{} of the last {} messages were refused for a reason that the rest would meet as well; {mostly}",
+                "{} of the last {} messages were refused for a reason that the rest would meet as well{over_all}; {mostly}",
                 e.failed, e.outcomes
             ),
         })

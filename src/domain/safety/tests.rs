@@ -74,10 +74,14 @@ fn a_broadcast_pauses_when_too_much_of_it_fails() {
         (0, 199, "nothing"),
         (0, 200, "failures"),
         (180, 20, "nothing"),
-        (179, 21, "failures"),
+        // A little more may be chance: the fewer there are, the more of them it takes.
+        (179, 21, "nothing"),
+        (152, 48, "nothing"),
+        (150, 50, "failures"),
         (890, 98, "nothing"),
         (900, 100, "reckon"),
-        (900, 101, "failures"),
+        (900, 101, "reckon"),
+        (830, 170, "failures"),
         (1_000_000, 500, "reckon"),
     ] {
         let w = watched(tally(sent, &[("invalid_recipient", failed)]));
@@ -97,7 +101,8 @@ fn what_the_rest_would_meet_as_well_stops_it_earlier() {
         (0, "unknown", 20, "nothing"),
         (0, "policy_other", 20, "nothing"),
         // One odd receiver among many.
-        (379, "spam_content", 20, "refused"),
+        (50, "spam_content", 20, "refused"),
+        (80, "spam_content", 20, "nothing"),
         (380, "spam_content", 20, "nothing"),
     ] {
         let w = watched(tally(sent, &[(class, n)]));
@@ -132,7 +137,7 @@ fn a_broadcast_says_for_itself_when_it_pauses() {
     w.safety.auto_pause = Some(AutoPause::Off);
     assert_eq!(decided(&w), "nothing");
     let mut w = watched(tally(150, &[("invalid_recipient", 50)]));
-    for (percent, expected) in [(24, "failures"), (25, "nothing")] {
+    for (percent, expected) in [(10, "failures"), (25, "nothing")] {
         w.safety.auto_pause = Some(AutoPause::AbovePercent(percent));
         assert_eq!(decided(&w), expected, "{percent}");
     }
@@ -140,28 +145,28 @@ fn a_broadcast_says_for_itself_when_it_pauses() {
 
 #[test]
 fn what_a_person_has_seen_is_not_held_against_it_again() {
-    let mut w = watched(tally(160, &[("invalid_recipient", 40)]));
+    let mut w = watched(tally(320, &[("invalid_recipient", 80)]));
     let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
         panic!()
     };
-    w.seen = w.seen.at(&w.tally).tolerating(Some(&pause));
+    w.seen = w.seen.anew(&w.tally).tolerating(Some(&pause));
     assert_eq!(decided(&w), "nothing", "the same evidence");
     // The list goes on as it was: a fifth fails, and that was seen.
-    w.tally = tally(160 + 400, &[("invalid_recipient", 40 + 100)]);
+    w.tally = tally(320 + 400, &[("invalid_recipient", 80 + 100)]);
     assert_eq!(decided(&w), "nothing");
     // It became worse than half as much again.
-    w.tally = tally(160 + 270, &[("invalid_recipient", 40 + 130)]);
+    w.tally = tally(320 + 200, &[("invalid_recipient", 80 + 200)]);
     assert_eq!(decided(&w), "failures");
     // And more than half is never let pass.
     let everything = watched(tally(0, &[("auth_policy", 20)]));
     let Step::Pause(pause) = judge(&everything, &Limits::default(), CONNECTIONS, NOW) else {
         panic!()
     };
-    let seen = everything.seen.at(&everything.tally).tolerating(Some(&pause));
+    let seen = everything.seen.anew(&everything.tally).tolerating(Some(&pause));
     assert_eq!((seen.refused_percent, seen.failed_percent), (50, 50));
     let still = Watched {
         seen,
-        ..watched(tally(0, &[("auth_policy", 40)]))
+        ..watched(tally(0, &[("auth_policy", 20 + 40)]))
     };
     assert_eq!(decided(&still), "refused", "nothing was put right");
 }
@@ -226,6 +231,105 @@ fn a_canary_may_not_lose_a_single_message_when_that_is_wished() {
     assert_eq!(decided(&w), "canary");
     w.tally = tally(1_000, &[]);
     assert_eq!(decided(&w), "open");
+}
+
+/// A broadcast of so many messages of which this share fails, looked at by lot after 1 to 200 outcomes: after how many it is stopped.
+fn stopped_after(messages: i64, share: f64, class: &str, lot: &mut fastrand::Rng) -> Option<Pause> {
+    let mut w = watched(tally(0, &[]));
+    let (mut sent, mut failed) = (0, 0);
+    while sent + failed < messages {
+        for _ in 0..lot.i64(1..=200) {
+            match lot.f64() < share {
+                true => failed += 1,
+                false => sent += 1,
+            }
+        }
+        w.tally = tally(sent, &[(class, failed)]);
+        match judge(&w, &Limits::default(), CONNECTIONS, NOW) {
+            Step::Pause(pause) => return Some(pause),
+            Step::Reckon(seen) => w.seen = seen,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[test]
+fn a_steady_share_below_the_limit_is_not_stopped_by_chance() {
+    let mut lot = fastrand::Rng::with_seed(20_261_127);
+    // By what is promised, less than a thousandth of a broadcast is stopped of each row. The limits are 10 and 5 per cent.
+    for (share, class) in [
+        (0.061, "invalid_recipient"),
+        (0.095, "invalid_recipient"),
+        (0.10, "invalid_recipient"),
+        (0.04, "spam_content"),
+        (0.05, "spam_content"),
+    ] {
+        for n in 0..60 {
+            let stopped = stopped_after(100_000, share, class, &mut lot);
+            assert_eq!(stopped, None, "{share} {class}, broadcast {n}");
+        }
+    }
+}
+
+#[test]
+fn a_share_above_the_limit_is_stopped_the_sooner_the_higher_it_is() {
+    let mut lot = fastrand::Rng::with_seed(20_261_128);
+    for (share, class, at_most) in [
+        (1.0, "invalid_recipient", 400),
+        (0.5, "invalid_recipient", 400),
+        (0.25, "invalid_recipient", 1_200),
+        (0.20, "invalid_recipient", 2_000),
+        (0.15, "invalid_recipient", 6_000),
+        (0.12, "invalid_recipient", 40_000),
+        (1.0, "spam_content", 220),
+        (0.25, "spam_content", 600),
+        (0.08, "spam_content", 10_000),
+    ] {
+        for n in 0..100 {
+            let stopped = stopped_after(100_000, share, class, &mut lot).and_then(|p| p.evidence);
+            let evidence = stopped.unwrap_or_else(|| panic!("{share} {class}, broadcast {n} goes on"));
+            let outcomes = evidence.over_all.map_or(evidence.outcomes, |all| all.outcomes);
+            assert!(outcomes <= at_most, "{share} {class}, broadcast {n}: {evidence:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_says_the_share_over_all_beside_that_of_the_window() {
+    let mut w = watched(tally(55_441, &[("invalid_recipient", 3_559)]));
+    w.seen = Seen::default().at(&w.tally);
+    w.tally = tally(55_441 + 136, &[("invalid_recipient", 3_559 + 65)]);
+    let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
+        panic!("a third of the window failed")
+    };
+    let said = pause.sentence().unwrap();
+    assert!(said.starts_with("65 of the last 201 messages failed (32.3 %, 10 % is allowed)"), "{said}");
+    assert!(said.contains("; over all 3624 of 59201 (6.1 %); mostly invalid recipient"), "{said}");
+    // Where the window is all there is, nothing is said twice.
+    let w = watched(tally(0, &[("invalid_recipient", 200)]));
+    let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
+        panic!()
+    };
+    assert!(!pause.sentence().unwrap().contains("over all"), "{pause:?}");
+}
+
+#[test]
+fn what_was_resumed_is_reckoned_from_there_over_all_too() {
+    let mut w = watched(tally(8_000, &[("invalid_recipient", 2_000)]));
+    let Step::Pause(pause) = judge(&w, &Limits::default(), CONNECTIONS, NOW) else {
+        panic!()
+    };
+    w.seen = w.seen.anew(&w.tally).tolerating(Some(&pause));
+    for k in 1..=20 {
+        // As before, and then a little more than nothing.
+        w.tally = tally(8_000 + 900 * k, &[("invalid_recipient", 2_000 + 100 * k)]);
+        match judge(&w, &Limits::default(), CONNECTIONS, NOW) {
+            Step::Reckon(seen) => w.seen = seen,
+            step => assert_eq!(step, Step::Nothing),
+        }
+    }
+    assert_eq!(w.seen.base.outcomes, 10_000);
 }
 
 #[test]

@@ -261,7 +261,7 @@ impl ExampleRow {
 /// The counts from which failures are reckoned from now on, as somebody has seen them who resumes the broadcast.
 pub(super) async fn reckon_anew(tx: &mut Connection, standing: &Standing, pause: Option<&Pause>) -> Result<()> {
     let before: Seen = from_json("broadcasts.seen", &standing.seen)?;
-    let seen = before.at(&tally(tx, &standing.id).await?).tolerating(pause);
+    let seen = before.anew(&tally(tx, &standing.id).await?).tolerating(pause);
     store_seen(tx, &standing.id, &seen).await
 }
 

@@ -69,6 +69,7 @@ async fn an_automatic_pause_is_shown_with_its_evidence_and_resumed(api: Api) {
         failed: 2,
         outcomes: 3,
         percent_max: 5,
+        over_all: None,
         concerns_the_rest: true,
         relay: None,
         example: None,

@@ -86,6 +86,7 @@ pub fn pause_for(class: &str) -> Step {
             failed: 2,
             outcomes: 3,
             percent_max: 5,
+            over_all: None,
             concerns_the_rest: true,
             relay: None,
             example: None,

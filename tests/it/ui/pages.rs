@@ -124,6 +124,7 @@ async fn a_pause_that_nobody_asked_for_says_why_and_what_to_do() {
                 failed: 1,
                 outcomes: 1,
                 percent_max: 5,
+                over_all: None,
                 concerns_the_rest: true,
                 relay: None,
                 example: None,
