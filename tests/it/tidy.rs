@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "mime",
             "pipeline::accept",
             "pipeline::control",
+            "pipeline::outlet",
             "pipeline::outlook",
             "pipeline::dkim",
             "pipeline::relays",
