@@ -13,6 +13,7 @@ mod references;
 mod scan;
 mod starters;
 mod text;
+mod title;
 mod values;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ pub use self::context::{Context, RESERVED, Shared};
 pub use self::engine::{FILTERS, FUEL, OUTPUT_BYTES_MAX, TESTS};
 pub use self::error::{Part, Problem, TemplateError};
 pub use self::starters::{STARTERS, Starter};
+pub use self::title::title;
 use crate::domain::content::{Content, SOURCE_BYTES_MAX};
 
 /// Most characters of a rendered subject; what is longer is cut. Mail programs show about 70.

@@ -1,37 +1,40 @@
 //! Campaigns: saved newsletters with a schedule. What each run sends is a broadcast of its own.
 
-use askama::Template;
+use std::sync::Arc;
+
 use askama_web::WebTemplate;
-use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Form};
 
 use super::chrome::{Chrome, Section};
+use super::confirm::{self, Asked, Way};
 use super::draft::{self, DraftForm};
 use super::error::UiError;
 use super::form::{Fields, Problems, parse_time};
+use super::preflight::{self, Preflights};
 use super::templates::NAME_CHARS_MAX;
-use super::{format, progress, send};
+use super::{format, send};
 use crate::domain::campaign::{Campaign, CampaignStatus, Draft, Schedule};
 use crate::domain::id::CampaignId;
 use crate::domain::time::Timestamp;
 use crate::pipeline::accept::start_run_now;
-use crate::store::library::NewCampaign;
+use crate::store::library::{NewCampaign, Template};
 use crate::web::WebState;
 use crate::web::session::{self, SignedIn};
 
 /// Planned runs shown: enough to see that the expression means what was meant.
 const RUNS_SHOWN: usize = 3;
 
-#[derive(Template, WebTemplate)]
+#[derive(askama::Template, WebTemplate)]
 #[template(path = "campaigns.html")]
 pub(super) struct CampaignsPage {
     chrome: Chrome,
     campaigns: Vec<Campaign>,
 }
 
-#[derive(Template, WebTemplate)]
+#[derive(askama::Template, WebTemplate)]
 #[template(path = "campaign_new.html")]
 pub(super) struct NewPage {
     chrome: Chrome,
@@ -57,7 +60,7 @@ struct Run {
     local: Option<String>,
 }
 
-#[derive(Template, WebTemplate)]
+#[derive(askama::Template, WebTemplate)]
 #[template(path = "campaign.html")]
 pub(super) struct CampaignPage {
     chrome: Chrome,
@@ -68,8 +71,6 @@ pub(super) struct CampaignPage {
     plan: Plan,
     is_active: bool,
     is_finished: bool,
-    /// Of the "run now" button: one press, one broadcast.
-    key: String,
 }
 
 pub async fn list(
@@ -135,12 +136,11 @@ pub async fn show(
     Ok(CampaignPage {
         chrome: Chrome::new(&signed, Section::Campaigns).noting(query.text("note")),
         template_name: state.store.template(&c.draft.template_id).await?.map(|t| t.name),
-        audience: progress::audience(&c.draft.audience),
+        audience: draft::named(&state, &c.draft.audience).await?,
         recipients: draft::count(&state, &c.draft.audience).await?,
         plan: plan(&c.schedule, state.clock.now()),
         is_active: c.status == CampaignStatus::Active,
         is_finished: c.status == CampaignStatus::Finished,
-        key: session::new_token(),
         c,
     })
 }
@@ -166,6 +166,71 @@ pub async fn resume(_: SignedIn, State(state): State<WebState>, Path(id): Path<S
         .set_campaign_status(&c.id, CampaignStatus::Active, Some(next_at), now)
         .await?;
     Ok(Redirect::to(&format!("/campaigns/{}?note=resumed", c.id)))
+}
+
+/// What a run beside the plan would do. The first time it gives the page its key, so that a reload has the same one.
+pub async fn confirm_run(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Extension(preflights): Extension<Arc<Preflights>>,
+    Path(id): Path<String>,
+    Query(typed): Query<Fields>,
+) -> Result<Response, UiError> {
+    let c = read(&state, &id).await?;
+    let Some(key) = typed.filled("key") else {
+        return Ok(Redirect::to(&format!("/campaigns/{}/run?key={}", c.id, session::new_token())).into_response());
+    };
+    let recipients = draft::count(&state, &c.draft.audience).await?;
+    if recipients == 0 {
+        return Err(UiError::Refused(
+            "Nobody is subscribed to what this campaign is for. Add contacts first.".to_owned(),
+        ));
+    }
+    let template = template_of(&state, &c).await?;
+    let mut problems = Problems::default();
+    let relay = draft::find_relay(&state, &c.draft, &mut problems).await?;
+    if let Some(why) = problems.of("relay") {
+        return Err(UiError::Refused(why.to_owned()));
+    }
+    let way = Way {
+        key: key.to_owned(),
+        action: format!("/campaigns/{}/run", c.id),
+        fields: Vec::new(),
+        live: format!("/campaigns/{}/preflight?{}", c.id, typed.query_with("key", key)),
+        back: format!("/campaigns/{}", c.id),
+        back_label: c.name,
+    };
+    let asked = Asked {
+        section: Section::Campaigns,
+        draft: c.draft,
+        template,
+        send_at: None,
+        recipients,
+        relay,
+        way,
+    };
+    Ok(confirm::page(&signed, &state, &preflights, asked)
+        .await?
+        .into_response())
+}
+
+/// The look ahead, as the page before a run refreshes it by itself.
+pub async fn preflight(
+    _: SignedIn,
+    State(state): State<WebState>,
+    Extension(preflights): Extension<Arc<Preflights>>,
+    Path(id): Path<String>,
+    Query(typed): Query<Fields>,
+) -> Result<Response, UiError> {
+    let c = read(&state, &id).await?;
+    let content = template_of(&state, &c).await?.content;
+    preflight::answer(&state, &preflights, typed.text("key"), &c.draft, content).await
+}
+
+async fn template_of(state: &WebState, c: &Campaign) -> Result<Template, UiError> {
+    let template = state.store.template(&c.draft.template_id).await?;
+    template
+        .ok_or_else(|| UiError::Refused("The template of this campaign is deleted. Make a new campaign.".to_owned()))
 }
 
 /// A broadcast beside the plan; the plan stays as it is.

@@ -2,7 +2,7 @@
 
 use super::error::UiError;
 use super::form::{Fields, Problems};
-use super::format;
+use super::{format, progress};
 use crate::domain::address::EmailAddress;
 use crate::domain::broadcast::{Audience, OnUncertain, Priority};
 use crate::domain::campaign::Draft;
@@ -202,6 +202,20 @@ pub async fn find_relay(state: &WebState, draft: &Draft, problems: &mut Problems
         problems.add("relay", format!("There is no relay {name} any more. Choose another one."));
     }
     Ok(found)
+}
+
+/// Whom an audience is for, the lists by their names.
+pub async fn named(state: &WebState, audience: &Audience) -> Result<String, UiError> {
+    let Audience::Lists { list_ids } = audience else {
+        return Ok(progress::audience(audience));
+    };
+    let lists = state.store.lists().await?;
+    let names = list_ids.iter().map(|id| {
+        let list = lists.iter().find(|list| list.id == *id);
+        list.map_or("a list that is deleted", |list| list.name.as_str())
+    });
+    let word = if list_ids.len() == 1 { "list" } else { "lists" };
+    Ok(format!("{word} {}", names.collect::<Vec<_>>().join(", ")))
 }
 
 /// How many subscribed contacts an audience has now, each counted once.

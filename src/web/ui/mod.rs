@@ -13,6 +13,7 @@ mod broadcast;
 mod broadcasts;
 mod campaigns;
 mod chrome;
+mod confirm;
 mod contacts;
 mod draft;
 mod find;
@@ -63,6 +64,7 @@ pub fn router() -> Router<WebState> {
         .merge(audience_pages())
         .merge(machine_pages())
         .fallback(async || UiError::NotFound)
+        .layer(Extension(Arc::new(Preflights::default())))
         .layer(CsrfLayer::new().with_rejection_response(|_: ProtectionError| UiError::CrossSite.into_response()))
         .layer(if_absent(CONTENT_SECURITY_POLICY, POLICY))
         .layer(if_absent(X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -102,7 +104,6 @@ fn broadcast_pages() -> Router<WebState> {
         .route("/send", get(send::show).post(send::submit))
         .route("/send/confirm", get(send::confirm))
         .route("/send/preflight", get(preflight::fragment))
-        .layer(Extension(Arc::new(Preflights::default())))
 }
 
 fn library_pages() -> Router<WebState> {
@@ -118,7 +119,8 @@ fn library_pages() -> Router<WebState> {
         .route("/campaigns/{id}", get(campaigns::show))
         .route("/campaigns/{id}/pause", post(campaigns::pause))
         .route("/campaigns/{id}/resume", post(campaigns::resume))
-        .route("/campaigns/{id}/run", post(campaigns::run_now))
+        .route("/campaigns/{id}/run", get(campaigns::confirm_run).post(campaigns::run_now))
+        .route("/campaigns/{id}/preflight", get(campaigns::preflight))
         .route("/campaigns/{id}/delete", post(campaigns::delete))
 }
 

@@ -145,6 +145,17 @@ pub async fn fragment(
     Query(typed): Query<Fields>,
 ) -> Result<Response, UiError> {
     let (draft, content) = send::chosen(&state, &typed).await?;
-    let preflight = preflights.look(&state, typed.text("key"), &draft, content).await;
+    answer(&state, &preflights, typed.text("key"), &draft, content).await
+}
+
+/// The look ahead of a draft, by itself.
+pub async fn answer(
+    state: &WebState,
+    preflights: &Preflights,
+    key: &str,
+    draft: &Draft,
+    content: Content,
+) -> Result<Response, UiError> {
+    let preflight = preflights.look(state, key, draft, content).await;
     Ok(Fragment { preflight }.into_response())
 }

@@ -11,11 +11,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
 
 use super::chrome::{Chrome, Section};
+use super::confirm::{self, Asked, Way};
 use super::draft::{self, DraftForm};
 use super::error::UiError;
 use super::form::{Fields, Problems, parse_time};
-use super::preflight::{Preflight, Preflights};
-use super::{format, progress};
+use super::format;
+use super::preflight::Preflights;
 use crate::domain::campaign::Draft;
 use crate::domain::content::Content;
 use crate::domain::id::BroadcastId;
@@ -31,27 +32,6 @@ struct SendPage {
     f: DraftForm,
     is_later: bool,
     send_at: String,
-}
-
-#[derive(Template, WebTemplate)]
-#[template(path = "send_confirm.html")]
-struct ConfirmPage {
-    chrome: Chrome,
-    key: String,
-    recipients: i64,
-    audience: String,
-    template_name: String,
-    subject: String,
-    draft: Draft,
-    send_at: Option<Timestamp>,
-    /// Why the relay that is chosen stands still.
-    relay_paused: Option<String>,
-    preflight: Preflight,
-    /// Where the rest of the look ahead is.
-    live_query: String,
-    /// What was chosen, for the way back and for the form.
-    query: String,
-    fields: Vec<(String, String)>,
 }
 
 pub async fn show(
@@ -142,22 +122,26 @@ pub async fn confirm(
         .template(&draft.template_id)
         .await?
         .ok_or(UiError::NotFound)?;
-    Ok(ConfirmPage {
-        chrome: Chrome::new(&signed, Section::Send),
+    let way = Way {
         key: key.to_owned(),
-        recipients,
-        audience: progress::audience(&draft.audience),
-        template_name: template.name,
-        preflight: preflights.look(&state, key, &draft, template.content.clone()).await,
-        live_query: typed.query_with("key", key),
-        subject: template.content.subject,
-        draft,
-        send_at,
-        relay_paused: relay.and_then(|relay| relay.paused),
-        query: typed.query_with("key", ""),
+        action: "/send".to_owned(),
         fields: typed.without("key"),
-    }
-    .into_response())
+        live: format!("/send/preflight?{}", typed.query_with("key", key)),
+        back: format!("/send?{}", typed.query_with("key", "")),
+        back_label: "Send to all".to_owned(),
+    };
+    let asked = Asked {
+        section: Section::Send,
+        draft,
+        template,
+        send_at,
+        recipients,
+        relay,
+        way,
+    };
+    Ok(confirm::page(&signed, &state, &preflights, asked)
+        .await?
+        .into_response())
 }
 
 /// What a form of this page means, for whoever looks ahead.
@@ -180,22 +164,19 @@ pub async fn submit(
         }
     };
     draft::remember_sender(&state, &draft.from).await?;
-    Ok(start(&signed, &state, &draft, send_at, typed.text("key"))
-        .await?
-        .into_response())
-}
-
-/// Makes a draft a durable broadcast, once for each key, and leads to its status page.
-async fn start(
-    signed: &SignedIn,
-    state: &WebState,
-    draft: &Draft,
-    send_at: Option<Timestamp>,
-    key: &str,
-) -> Result<Redirect, UiError> {
-    let (key, now) = (key_of(signed, key)?, state.clock.now());
-    let accepted = accept_draft(&*state.store, draft, send_at, Some(key), now, fastrand::u128(..)).await;
-    to_status_page(accepted)
+    // Once for each key.
+    let (key, now) = (key_of(&signed, typed.text("key"))?, state.clock.now());
+    let accepted = accept_draft(&*state.store, &draft, send_at, Some(key), now, fastrand::u128(..)).await;
+    match to_status_page(accepted) {
+        // What was chosen is there to be mended.
+        Err(UiError::Refused(why)) => {
+            let mut problems = Problems::default();
+            problems.add("form", why);
+            let page = form_page(&signed, &state, &typed, problems).await?;
+            Ok((StatusCode::CONFLICT, page).into_response())
+        }
+        other => Ok(other?.into_response()),
+    }
 }
 
 /// The Idempotency-Key that a form carries.

@@ -155,19 +155,28 @@ async fn a_campaign_shows_its_next_runs_and_runs_now() {
         let answer = app.post("/campaigns", &form(&template, &weekly)).await;
         let path = location(&answer).split_once('?').unwrap().0.to_owned();
         let page = app.page(&path).await;
-        assert!(page.contains("Run now: 3 people") && page.matches("<li><time").count() == 3);
+        assert!(page.contains("Run now") && page.matches("<li><time").count() == 3);
         assert!(app.page("/campaigns").await.contains("Weekly"));
 
-        let key = page
-            .split_once("name=\"key\" value=\"")
-            .unwrap()
-            .1
-            .split_once('"')
-            .unwrap()
-            .0;
         let run = format!("{path}/run");
+        assert!(!page.contains(&format!("action=\"{run}\"")), "one press alone runs nothing: {page}");
+        let asked = location(&app.get(&run).await).to_owned();
+        let page = app.page(&asked).await;
+        for shown in [
+            "<strong>3</strong> people",
+            "all contacts",
+            "There never was a relay",
+            "each of the 3 recipients can be made",
+            &format!("action=\"{run}\""),
+        ] {
+            assert!(page.contains(shown), "{shown}: {page}");
+        }
+        assert!(app.store.broadcasts(None, 10).await.unwrap().rows.is_empty(), "nothing is sent yet");
+        let key = asked.split_once("key=").unwrap().1;
+        assert!(page.contains(&format!("value=\"{key}\"")), "a reload keeps the key");
         let (one, other) = (app.post(&run, &[("key", key)]).await, app.post(&run, &[("key", key)]).await);
         assert_eq!(location(&one), location(&other), "one press, one broadcast");
+        assert_eq!(app.store.broadcasts(None, 10).await.unwrap().rows.len(), 1);
 
         app.post(&format!("{path}/pause"), &[]).await;
         assert!(app.page(&path).await.contains("None while it is paused"));
