@@ -192,7 +192,7 @@ fn print_list(views: &[View]) -> bool {
             number(c.failed),
             number(other),
             view.created_at.as_deref().map_or_else(String::new, minute),
-            view.subject.clone().unwrap_or_default(),
+            view.subject.as_deref().map(crate::template::title).unwrap_or_default(),
         ]
     };
     let head = [
@@ -220,7 +220,7 @@ fn print_one(view: &View) -> bool {
     let line = |name: &str, value: &str| say(format_args!("{name:<12} {value}"));
     line("broadcast", &view.id);
     if let Some(subject) = &view.subject {
-        line("subject", subject);
+        line("subject", &crate::template::title(subject));
     }
     line("status", &view.status_in_words());
     if let Some(at) = view.send_at.as_ref().filter(|_| view.status == "scheduled") {

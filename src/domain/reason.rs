@@ -42,13 +42,13 @@ pub const REASONS: &[Reason] = &[
         "invalid_recipient",
         Whose::Recipient,
         "nobody has this address",
-        "The address is suppressed. Many of them at once mean that the list is old or was typed in: check where it comes from.",
+        "Hikyaku has put the address on the suppression list. Many of them at once mean that the list is old or was typed in: check where it comes from.",
     ),
     reason(
         "bad_domain",
         Whose::Recipient,
         "the domain does not exist or takes no mail",
-        "The address is suppressed. Look for misspelt domains in the list.",
+        "Hikyaku has put the address on the suppression list. Look for misspelt domains in the list.",
     ),
     reason(
         "inactive_mailbox",

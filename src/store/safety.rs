@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::error::Result;
 use crate::domain::id::BroadcastId;
+use crate::domain::message::MessageStatus;
 use crate::domain::safety::{Example, Step, Watched};
 use crate::domain::time::Timestamp;
 
@@ -20,6 +21,16 @@ pub struct Failures {
     pub n: i64,
     /// The latest of them.
     pub example: Example,
+}
+
+/// Most groups of messages that are not through.
+pub const STUCK_GROUPS_MAX: i64 = 20;
+
+/// Messages that are deferred or in doubt for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    pub status: MessageStatus,
+    pub of: Failures,
 }
 
 /// What one step of a retry did.
@@ -47,6 +58,10 @@ pub trait Safety: Send + Sync {
 
     /// Failed messages by reason, the commonest first.
     async fn failures(&self, id: &BroadcastId) -> Result<Vec<Failures>>;
+
+    /// Deferred and uncertain messages by reason and code, all of them counted, the largest groups first, at most
+    /// [`STUCK_GROUPS_MAX`]. Reads each of their chunks.
+    async fn stuck(&self, id: &BroadcastId) -> Result<Vec<Stuck>>;
 
     /// Puts failed messages of these classes back, to be tried again now, with their schedule from its beginning: those of
     /// up to [`RETRY_CHUNKS_MAX`] chunks. Chunks that somebody is working on are left out. A completed broadcast goes on.

@@ -52,7 +52,7 @@ async fn ask(State(state): State<WebState>, Path(token): Path<String>) -> Respon
     }
     UnsubscribePage {
         title: "Unsubscribe?",
-        text: "You will get no more mail of this kind at the address that this link was sent to.",
+        text: "You will get no more newsletters from here, of any kind, at the address that this link was sent to.",
         token: Some(token),
     }
     .into_response()
@@ -71,7 +71,7 @@ async fn unsubscribe(State(state): State<WebState>, Path(token): Path<String>) -
     match done {
         Ok(_) => UnsubscribePage {
             title: "You are unsubscribed",
-            text: "No more mail of this kind will be sent to you. What is on its way at this very moment may still arrive.",
+            text: "No newsletter of any kind will be sent to you from here any more. What is on its way at this very moment may still arrive.",
             token: None,
         }
         .into_response(),

@@ -23,6 +23,7 @@ mod relays;
 mod reports;
 mod retention;
 mod safety;
+mod stuck;
 mod watched;
 mod workers;
 

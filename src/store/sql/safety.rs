@@ -15,7 +15,7 @@ use crate::domain::safety::{
 };
 use crate::domain::time::Timestamp;
 use crate::store::audience::Audience as _;
-use crate::store::safety::{Failures, RETRY_CHUNKS_MAX, Retried, Safety};
+use crate::store::safety::{Failures, RETRY_CHUNKS_MAX, Retried, Safety, Stuck};
 use crate::store::{Result, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -136,6 +136,10 @@ impl Safety for SqlStore {
         }
         tx.commit().await?;
         Ok(found)
+    }
+
+    async fn stuck(&self, id: &BroadcastId) -> Result<Vec<Stuck>> {
+        self.read_stuck(id).await
     }
 
     async fn retry_failed(&self, id: &BroadcastId, classes: &[String], now: Timestamp) -> Result<Retried> {

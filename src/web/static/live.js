@@ -9,12 +9,12 @@ for (const picker of document.querySelectorAll("input[data-into]")) fill(picker)
 
 function follow(part) {
   let held = false; // while a button inside is pressed, it must not be exchanged under the finger
-  part.addEventListener("pointerdown", () => { held = true; });
+  addEventListener("pointerdown", () => { held = true; });
   addEventListener("pointerup", () => setTimeout(() => { held = false; }));
   addEventListener("pointercancel", () => { held = false; });
   const tick = async () => {
     let wait = EVERY_MS;
-    if (!document.hidden && !held) {
+    if (!document.hidden && !held && getSelection().isCollapsed) {
       try {
         const answer = await fetch(part.dataset.live);
         // Signed out, or what the page is about has come to its end: the whole page is due.
@@ -32,16 +32,32 @@ function follow(part) {
   setTimeout(tick, EVERY_MS);
 }
 
-// Exchanges the content and says whether the server called it done. The focus stays where it was.
+// Exchanges the content and says whether the server called it done. What the answer brings for other places of the page goes there at
+// the same moment, so that the page does not contradict itself. The focus stays where it was.
 function swap(part, html) {
-  const focus = part.contains(document.activeElement) ? document.activeElement.id : "";
-  part.innerHTML = html;
-  if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
+  const answer = document.createElement("template");
+  answer.innerHTML = html;
+  for (const news of answer.content.querySelectorAll("template[data-part]")) {
+    news.remove();
+    exchange(document.getElementById(news.dataset.part), news.content);
+  }
+  exchange(part, answer.content);
   const news = part.querySelector("[data-announce]")?.dataset.announce;
   const voice = document.getElementById("voice");
   if (news && voice && voice.textContent !== news) voice.textContent = news;
   const state = part.querySelector("[data-state]")?.dataset.state;
   return part.querySelector("[data-done]") !== null || state !== part.dataset.state;
+}
+
+function exchange(place, content) {
+  if (!place) return;
+  const was = place.contains(document.activeElement) ? document.activeElement : null;
+  const links = was ? [...place.querySelectorAll("a, button")] : [];
+  const at = links.indexOf(was);
+  place.replaceChildren(content);
+  if (!was) return;
+  const same = was.id ? document.getElementById(was.id) : place.querySelectorAll("a, button")[at];
+  same?.focus({ preventScroll: true });
 }
 
 function forget(name) {

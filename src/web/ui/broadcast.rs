@@ -1,10 +1,10 @@
 //! One broadcast: how far it is, what went wrong, every message; pause, resume, cancel.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
 use askama_web::WebTemplate;
+use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::response::{Redirect, Response};
 
@@ -12,41 +12,21 @@ use super::chrome::{Chrome, Section};
 use super::error::UiError;
 use super::form::Fields;
 use super::format;
+use super::groups::{Counted, Groups};
 use super::progress::{self, Law, Progress};
 use crate::domain::broadcast::{Broadcast, BroadcastStatus};
 use crate::domain::id::BroadcastId;
 use crate::domain::message::MessageStatus;
-use crate::domain::reason;
 use crate::pipeline::control::{self, ControlError, control};
 use crate::pipeline::outlook::outlook;
 use crate::store::queue::Wish;
 use crate::store::reports::{MessageView, Slice};
-use crate::store::safety::Failures;
 use crate::web::WebState;
 use crate::web::api::messages_file;
 use crate::web::session::SignedIn;
 
 /// Messages on a page of the list.
 const PAGE_SIZE: i64 = 25;
-/// Messages of a status that are looked at to group what went wrong: enough to see what is common, and
-/// still one small query.
-const SAMPLE_MAX: i64 = 500;
-/// Groups shown; more would no longer be an overview.
-const GROUPS_MAX: usize = 8;
-
-/// Messages that went wrong for the same reason.
-pub(super) struct ErrorGroup {
-    status: &'static str,
-    class: String,
-    code: String,
-    n: i64,
-    /// What a relay said to one of them.
-    example: String,
-    message_id: String,
-    /// What a person can do about it; only for what has failed.
-    advice: &'static str,
-}
-
 pub(super) struct Tab {
     label: &'static str,
     query: &'static str,
@@ -60,24 +40,28 @@ pub(super) struct BroadcastPage {
     chrome: Chrome,
     b: Broadcast,
     audience: String,
+    live: Live,
+    /// What the live parts are asked for with.
+    query: String,
+    can_pause: bool,
+    can_resume: bool,
+    can_cancel: bool,
+}
+
+/// All that changes while a broadcast is on its way, of one look: its parts must not contradict each other.
+struct Live {
     progress: Progress,
-    groups: Vec<ErrorGroup>,
-    is_sample: bool,
+    groups: Groups,
     tabs: Vec<Tab>,
     shown: Option<MessageStatus>,
     messages: Slice<MessageView>,
     is_first_page: bool,
-    can_pause: bool,
-    can_resume: bool,
-    can_cancel: bool,
-    /// Whether something has failed that may pass another time.
-    can_retry: bool,
 }
 
 #[derive(Template, WebTemplate)]
-#[template(path = "_progress.html")]
-pub(super) struct ProgressFragment {
-    progress: Progress,
+#[template(path = "_live.html")]
+pub(super) struct LiveFragment {
+    live: Live,
 }
 
 #[derive(Template, WebTemplate)]
@@ -92,42 +76,47 @@ pub(super) struct CancelPage {
 pub async fn show(
     signed: SignedIn,
     State(state): State<WebState>,
+    Extension(counted): Extension<Arc<Counted>>,
     Path(id): Path<String>,
     Query(query): Query<Fields>,
 ) -> Result<BroadcastPage, UiError> {
     let b = read(&state, &id).await?;
-    let shown = query.filled("status").and_then(|s| s.parse::<MessageStatus>().ok());
-    let after = query.filled("after");
-    let messages = state.store.messages(&b.id, shown, after, PAGE_SIZE).await?;
-    let (groups, is_sample) = error_groups(&state, &b).await?;
-    let progress = read_progress(&state, &b).await?;
     Ok(BroadcastPage {
         chrome: Chrome::new(&signed, Section::Broadcasts).noting(query.text("note")),
         audience: progress::audience(&b.audience),
-        can_retry: can_retry(&b, &groups),
-        groups,
-        is_sample,
-        tabs: tabs(&b, shown),
-        shown,
-        messages,
-        is_first_page: after.is_none(),
+        live: look(&state, &counted, &b, &query).await?,
+        query: query.query_with("note", ""),
         can_pause: !b.status.is_final() && b.status != BroadcastStatus::Paused,
         can_resume: b.status == BroadcastStatus::Paused,
         can_cancel: !b.status.is_final(),
-        progress,
         b,
     })
 }
 
-/// The progress alone, for the page that refreshes itself.
+/// What changes by itself, for the page that refreshes it.
 pub async fn fragment(
     _signed: SignedIn,
     State(state): State<WebState>,
+    Extension(counted): Extension<Arc<Counted>>,
     Path(id): Path<String>,
-) -> Result<ProgressFragment, UiError> {
+    Query(query): Query<Fields>,
+) -> Result<LiveFragment, UiError> {
     let b = read(&state, &id).await?;
-    Ok(ProgressFragment {
-        progress: read_progress(&state, &b).await?,
+    Ok(LiveFragment {
+        live: look(&state, &counted, &b, &query).await?,
+    })
+}
+
+async fn look(state: &WebState, counted: &Counted, b: &Broadcast, query: &Fields) -> Result<Live, UiError> {
+    let shown = query.filled("status").and_then(|s| s.parse::<MessageStatus>().ok());
+    let after = query.filled("after");
+    Ok(Live {
+        progress: read_progress(state, b).await?,
+        groups: counted.groups(state, b).await?,
+        tabs: tabs(b, shown),
+        messages: state.store.messages(&b.id, shown, after, PAGE_SIZE).await?,
+        is_first_page: after.is_none(),
+        shown,
     })
 }
 
@@ -237,72 +226,4 @@ fn tabs(b: &Broadcast, shown: Option<MessageStatus>) -> Vec<Tab> {
             is_here: shown == Some(s),
         });
     std::iter::once(all).chain(by_status).collect()
-}
-
-fn can_retry(b: &Broadcast, groups: &[ErrorGroup]) -> bool {
-    let is_over = matches!(b.status, BroadcastStatus::Canceled | BroadcastStatus::Failed);
-    let may_pass = |g: &ErrorGroup| g.status == MessageStatus::Failed.as_str() && reason::may_pass_later(&g.class);
-    !is_over && groups.iter().any(may_pass)
-}
-
-/// What went wrong, grouped by reason, the most frequent first; and whether only a part was looked at.
-async fn error_groups(state: &WebState, b: &Broadcast) -> Result<(Vec<ErrorGroup>, bool), UiError> {
-    let mut groups: BTreeMap<(&'static str, String, String), ErrorGroup> = BTreeMap::new();
-    let mut is_sample = false;
-    for status in [MessageStatus::Deferred, MessageStatus::Uncertain] {
-        if b.counts.get(status) == 0 {
-            continue;
-        }
-        is_sample |= b.counts.get(status) > SAMPLE_MAX;
-        for m in state.store.messages(&b.id, Some(status), None, SAMPLE_MAX).await?.rows {
-            let group = group_of(&m);
-            groups
-                .entry((group.status, group.class.clone(), group.code.clone()))
-                .and_modify(|g| g.n += 1)
-                .or_insert(group);
-        }
-    }
-    let mut groups: Vec<ErrorGroup> = groups.into_values().collect();
-    if b.counts.failed > 0 {
-        groups.extend(state.store.failures(&b.id).await?.into_iter().map(failed_group));
-    }
-    groups.sort_by_key(|g| std::cmp::Reverse(g.n));
-    groups.truncate(GROUPS_MAX);
-    Ok((groups, is_sample))
-}
-
-/// All that failed for one reason.
-fn failed_group(f: Failures) -> ErrorGroup {
-    let code = f.example.code.map(|c| c.to_string());
-    ErrorGroup {
-        status: MessageStatus::Failed.as_str(),
-        advice: reason::find(&f.class).map_or("", |r| r.advice),
-        class: f.class,
-        code: [code, f.example.enhanced]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" "),
-        n: f.n,
-        example: f.example.text,
-        message_id: f.example.message_id,
-    }
-}
-
-fn group_of(m: &MessageView) -> ErrorGroup {
-    let reply = m.reply.clone().unwrap_or_default();
-    let code = reply.code.map(|c| c.to_string());
-    ErrorGroup {
-        status: m.status.as_str(),
-        class: m.class.clone(),
-        code: [code, reply.enhanced]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" "),
-        n: 1,
-        example: reply.text,
-        message_id: m.id.to_string(),
-        advice: "",
-    }
 }

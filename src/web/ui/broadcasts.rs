@@ -12,6 +12,7 @@ use super::progress::{self, Segment};
 use crate::domain::broadcast::Broadcast;
 use crate::domain::time::Timestamp;
 use crate::pipeline::outlet::Outlet;
+use crate::template;
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
@@ -25,7 +26,7 @@ struct Row {
     audience: String,
     by_campaign: bool,
     bar: Vec<Segment>,
-    settled: i64,
+    sent: i64,
     total: i64,
     failed: i64,
     /// When it was, or will be, started.
@@ -37,12 +38,12 @@ impl From<Broadcast> for Row {
     fn from(b: Broadcast) -> Self {
         Self {
             id: b.id.to_string(),
-            subject: b.subject,
+            subject: template::title(&b.subject),
             status: b.status.as_str(),
             audience: progress::audience(&b.audience),
             by_campaign: b.campaign_id.is_some(),
             bar: progress::bar(&b.counts),
-            settled: b.counts.settled(),
+            sent: b.counts.sent,
             total: b.counts.total(),
             failed: b.counts.failed,
             at: b.send_at.or(b.started_at).unwrap_or(b.created_at),

@@ -5,11 +5,12 @@ use askama::Template;
 use askama_web::WebTemplate;
 use axum::Form;
 use axum::extract::{Path, Query, State};
-use axum::response::Redirect;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
 
 use super::chrome::{Chrome, Section};
 use super::error::UiError;
-use super::form::Fields;
+use super::form::{Fields, Problems};
 use super::format;
 use super::templates::NAME_CHARS_MAX;
 use crate::domain::address::EmailAddress;
@@ -33,6 +34,9 @@ pub(super) struct ContactsPage {
     shown: Option<List>,
     contacts: Slice<Contact>,
     is_first_page: bool,
+    /// What was typed, and what is wrong with it: under `email`, `name` or `list-name`.
+    typed: Fields,
+    problems: Problems,
 }
 
 pub async fn list(
@@ -44,40 +48,78 @@ pub async fn list(
         Some(id) => Some(read_list(&state, id).await?),
         None => None,
     };
-    let after = query.filled("after");
+    let chrome = Chrome::new(&signed, Section::Contacts).noting(query.text("note"));
+    page(&state, chrome, shown, query.filled("after"), Fields::default(), Problems::default()).await
+}
+
+async fn page(
+    state: &WebState,
+    chrome: Chrome,
+    shown: Option<List>,
+    after: Option<&str>,
+    typed: Fields,
+    problems: Problems,
+) -> Result<ContactsPage, UiError> {
     let contacts = state
         .store
         .contacts(shown.as_ref().map(|l| &l.id), after, PAGE_SIZE)
         .await?;
     Ok(ContactsPage {
-        chrome: Chrome::new(&signed, Section::Contacts).noting(query.text("note")),
+        chrome,
         lists: state.store.lists().await?,
         subscribed: state.store.count_subscribed(None).await?,
         shown,
         contacts,
         is_first_page: after.is_none(),
+        typed,
+        problems,
     })
 }
 
-/// Adds one contact, to a list if one is chosen.
-pub async fn add(_: SignedIn, State(state): State<WebState>, Form(form): Form<Fields>) -> Result<Redirect, UiError> {
-    let refuse = |why: String| UiError::Refused(format!("The contact was not added: {why}."));
-    let email = EmailAddress::parse(form.text("email")).map_err(refuse)?;
-    let name = Recipient::parse_name(form.text("name")).map_err(refuse)?;
-    let list = match form.filled("list") {
-        Some(id) => Some(read_list(&state, id).await?.id),
+/// Adds one contact, to a list if one is chosen. What cannot be read stays in its field, with a word on it.
+pub async fn add(
+    signed: SignedIn,
+    State(state): State<WebState>,
+    Form(typed): Form<Fields>,
+) -> Result<Response, UiError> {
+    let mut problems = Problems::default();
+    let refused = |why: String| format!("The contact was not added: {why}.");
+    let email = problems.take("email", EmailAddress::parse(typed.text("email")).map_err(refused));
+    let name = problems.take("name", Recipient::parse_name(typed.text("name")).map_err(refused));
+    let list = match typed.filled("list") {
+        Some(id) => find_list(&state, id).await?,
         None => None,
+    };
+    if list.is_none() && typed.filled("list").is_some() {
+        problems.add("email", "The contact was not added: the list is deleted.");
+    }
+    let (Some(email), Some(name), true) = (email, name, problems.is_empty()) else {
+        return refused_page(&signed, &state, list, typed, problems).await;
     };
     let contact = Recipient {
         email,
         name,
         data: None,
     };
+    let list = list.map(|list| list.id);
     state
         .store
         .put_contacts(&[contact], list.as_ref(), state.clock.now())
         .await?;
-    Ok(Redirect::to(&back_to(list.as_ref(), "added")))
+    Ok(Redirect::to(&back_to(list.as_ref(), "added")).into_response())
+}
+
+/// The page again, with what was typed.
+async fn refused_page(
+    signed: &SignedIn,
+    state: &WebState,
+    shown: Option<List>,
+    typed: Fields,
+    problems: Problems,
+) -> Result<Response, UiError> {
+    let chrome = Chrome::new(signed, Section::Contacts);
+    let page = page(state, chrome, shown, None, typed, problems).await?;
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
 }
 
 pub async fn delete(_: SignedIn, State(state): State<WebState>, Form(form): Form<Fields>) -> Result<Redirect, UiError> {
@@ -90,18 +132,20 @@ pub async fn delete(_: SignedIn, State(state): State<WebState>, Form(form): Form
 }
 
 pub async fn create_list(
-    _: SignedIn,
+    signed: SignedIn,
     State(state): State<WebState>,
-    Form(form): Form<Fields>,
-) -> Result<Redirect, UiError> {
-    let name = form.text("name");
+    Form(typed): Form<Fields>,
+) -> Result<Response, UiError> {
+    let name = typed.text("list-name");
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX {
-        return Err(UiError::Refused(format!("A list needs a name of {NAME_CHARS_MAX} characters at most.")));
+        let mut problems = Problems::default();
+        problems.add("list-name", format!("A list needs a name of {NAME_CHARS_MAX} characters at most."));
+        return refused_page(&signed, &state, None, typed, problems).await;
     }
     let now = state.clock.now();
     let id = ListId::new(now, fastrand::u128(..));
     state.store.create_list(&id, name, now).await?;
-    Ok(Redirect::to(&back_to(Some(&id), "created")))
+    Ok(Redirect::to(&back_to(Some(&id), "created")).into_response())
 }
 
 /// The contacts stay; only the list goes.
@@ -116,8 +160,15 @@ pub async fn delete_list(
 }
 
 pub(super) async fn read_list(state: &WebState, id: &str) -> Result<List, UiError> {
-    let id: ListId = id.parse().map_err(|_| UiError::NotFound)?;
-    state.store.list(&id).await?.ok_or(UiError::NotFound)
+    find_list(state, id).await?.ok_or(UiError::NotFound)
+}
+
+/// The list of this id, if there is one.
+pub(super) async fn find_list(state: &WebState, id: &str) -> Result<Option<List>, UiError> {
+    match id.parse::<ListId>() {
+        Ok(id) => Ok(state.store.list(&id).await?),
+        Err(_) => Ok(None),
+    }
 }
 
 fn back_to(list: Option<&ListId>, note: &str) -> String {

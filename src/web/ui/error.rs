@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::http::StatusCode;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
 
 use crate::store::StoreError;
@@ -14,6 +15,12 @@ pub enum UiError {
     CrossSite,
     /// What was asked for is not possible; the sentence says why.
     Refused(String),
+    /// The body is longer than it may be.
+    TooLarge,
+    /// Neither address nor body are what a browser sends from a page of ours.
+    Unreadable,
+    /// The address is of a form, and somebody opened it.
+    WrongMethod,
     Store(StoreError),
     /// A page could not be put together: a mistake of ours.
     Broken(String),
@@ -48,7 +55,23 @@ impl UiError {
                  a proxy, the Host and Origin headers must be passed on unchanged."
                     .to_owned(),
             ),
-            UiError::Refused(why) => (StatusCode::CONFLICT, "That is not possible now", why.clone()),
+            UiError::Refused(why) => (StatusCode::CONFLICT, "That is not possible", why.clone()),
+            UiError::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "That is too much at once",
+                "Nothing was changed. Go back: what you typed is still in the form. Give less of it at once."
+                    .to_owned(),
+            ),
+            UiError::Unreadable => (
+                StatusCode::BAD_REQUEST,
+                "This request cannot be read",
+                "Nothing was changed. Go back, load the page anew and try again.".to_owned(),
+            ),
+            UiError::WrongMethod => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "There is no page at this address",
+                "The address belongs to a form. Nothing was changed.".to_owned(),
+            ),
             UiError::Store(StoreError::Conflict(why)) => {
                 (StatusCode::CONFLICT, "That is not possible now", why.clone())
             }
@@ -66,12 +89,36 @@ impl UiError {
     }
 }
 
+/// What the framework refuses by itself ends on a bare line, or on nothing at all: here it becomes a page.
+pub async fn as_page(answer: Response) -> Response {
+    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_bare = kind.is_none_or(|kind| kind.starts_with("text/plain"));
+    if !is_bare || !answer.status().is_client_error() {
+        return answer;
+    }
+    let error = match answer.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => UiError::TooLarge,
+        StatusCode::METHOD_NOT_ALLOWED => UiError::WrongMethod,
+        StatusCode::NOT_FOUND => UiError::NotFound,
+        _ => UiError::Unreadable,
+    };
+    let allow = answer.headers().get(ALLOW).cloned();
+    let mut page = error.into_response();
+    page.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
+    page
+}
+
 impl IntoResponse for UiError {
     fn into_response(self) -> Response {
         match &self {
             UiError::Store(e) => tracing::error!(error = %e, "A page could not be read from the store"),
             UiError::Broken(e) => tracing::error!(error = %e, "A page could not be rendered"),
-            UiError::NotFound | UiError::CrossSite | UiError::Refused(_) => {}
+            UiError::NotFound
+            | UiError::CrossSite
+            | UiError::Refused(_)
+            | UiError::TooLarge
+            | UiError::Unreadable
+            | UiError::WrongMethod => {}
         }
         let (code, title, text) = self.page();
         let page = ErrorPage {

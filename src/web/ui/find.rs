@@ -8,6 +8,7 @@ use super::chrome::{Chrome, Section};
 use super::error::UiError;
 use super::form::{Fields, normalised};
 use super::format;
+use crate::domain::address::EmailAddress;
 use crate::domain::contact::{Contact, Suppression};
 use crate::store::reports::MessageView;
 use crate::web::WebState;
@@ -21,6 +22,8 @@ const MESSAGES_MAX: i64 = 100;
 pub(super) struct FindPage {
     chrome: Chrome,
     email: String,
+    /// Whether it can be anybody's at all.
+    is_address: bool,
     contact: Option<Contact>,
     suppression: Option<Suppression>,
     messages: Vec<MessageView>,
@@ -37,6 +40,7 @@ pub async fn show(
         contact: None,
         suppression: None,
         messages: Vec::new(),
+        is_address: EmailAddress::parse(&email).is_ok(),
         email: email.clone(),
     };
     if !email.is_empty() {

@@ -115,6 +115,9 @@ impl Problems {
 /// A sentence for the person who typed it.
 pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     let text = text.trim();
+    if text.is_empty() {
+        return Err("Give a date and a time, such as 2026-10-01 08:00.".to_owned());
+    }
     if let Ok(at) = Timestamp::parse(text) {
         return Ok(at);
     }
@@ -153,5 +156,6 @@ mod tests {
             assert_eq!(parse_time(text), Ok(eight), "{text}");
         }
         assert!(parse_time("tomorrow").is_err());
+        assert!(parse_time(" ").unwrap_err().starts_with("Give a date"));
     }
 }

@@ -42,18 +42,18 @@ pub fn sentence(clause: &str) -> String {
     format!("{first}{}.", letters.as_str())
 }
 
-/// A share with one digit behind the point, rounded toward the middle: `0.0 %` and `100.0 %` mean none
-/// and all, anything else lies between.
+/// A share with one digit behind the point, cut off: `0 %` and `100 %` mean none and all, anything else lies
+/// between.
 #[must_use]
 pub fn percent(part: &i64, whole: &i64) -> String {
     match (*part, *whole) {
         (_, ..=0) => "–".to_owned(),
         (0, _) => "0 %".to_owned(),
         (p, w) if p == w => "100 %".to_owned(),
-        (p, w) => {
-            let tenths = (i128::from(p) * 1_000 / i128::from(w)).clamp(1, 999);
-            format!("{}.{} %", tenths / 10, tenths % 10)
-        }
+        (p, w) => match i128::from(p) * 1_000 / i128::from(w) {
+            ..=0 => "under 0.1 %".to_owned(),
+            tenths => format!("{}.{} %", tenths / 10, tenths % 10),
+        },
     }
 }
 
@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn all_but_one_in_a_million_is_not_all() {
         assert_eq!(percent(&999_999, &1_000_000), "99.9 %");
-        assert_eq!(percent(&1, &1_000_000), "0.1 %");
+        assert_eq!(percent(&1, &1_000_000), "under 0.1 %");
+        assert_eq!(percent(&1_000, &1_000_000), "0.1 %");
         assert_eq!(percent(&7, &7), "100 %");
         assert_eq!(percent(&0, &7), "0 %");
         assert_eq!(percent(&0, &0), "–");

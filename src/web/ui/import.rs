@@ -7,6 +7,7 @@ use std::sync::Arc;
 use askama::Template;
 use askama_web::WebTemplate;
 use axum::Form;
+use axum::extract::rejection::FormRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -22,8 +23,13 @@ use crate::pipeline::accept::{
 use crate::web::WebState;
 use crate::web::session::SignedIn;
 
-/// Most bytes of the form: about 200,000 lines, and a request that is held in memory once.
-pub const FORM_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of the text: about 400,000 lines, and held in memory once.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of the form that carries it: a browser writes each `@`, comma and end of line with three.
+pub const FORM_BYTES_MAX: usize = 3 * TEXT_BYTES_MAX + 64 * 1024;
+/// A text up to here is shown again when it could not be read; a longer one is still in the browser's form, one step back.
+const SHOWN_AGAIN_MAX: usize = 1024 * 1024;
+
 #[derive(Template, WebTemplate)]
 #[template(path = "import.html")]
 struct ImportPage {
@@ -78,13 +84,25 @@ pub async fn show(
 pub async fn submit(
     signed: SignedIn,
     State(state): State<WebState>,
-    Form(form): Form<Fields>,
+    form: Result<Form<Fields>, FormRejection>,
 ) -> Result<Response, UiError> {
+    let form = match form {
+        Ok(Form(form)) if form.raw("csv").len() <= TEXT_BYTES_MAX => form,
+        Ok(_) => return too_long(&signed, &state).await,
+        Err(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => return too_long(&signed, &state).await,
+        Err(_) => return Err(UiError::Unreadable),
+    };
     let list = match form.filled("list") {
-        Some(id) => Some(contacts::read_list(&state, id).await?.id),
+        Some(id) => match contacts::find_list(&state, id).await? {
+            Some(list) => Some(list.id),
+            None => {
+                let gone = "The list is deleted. Choose another one.".to_owned();
+                return page_of(&signed, &state, &form, Done::nothing(0, vec![gone])).await;
+            }
+        },
         None => None,
     };
-    let acceptor = Acceptor::new(Arc::clone(&state.store), Arc::clone(&state.clock), FORM_BYTES_MAX as u64);
+    let acceptor = Acceptor::new(Arc::clone(&state.store), Arc::clone(&state.clock), TEXT_BYTES_MAX as u64);
     let body = Cursor::new(form.raw("csv").to_owned().into_bytes());
     let table = TableOptions {
         charset: None,
@@ -106,9 +124,21 @@ pub async fn submit(
         },
         Err(AcceptError::Invalid { problems, total }) => Done::nothing(total, in_words(&problems)),
         Err(AcceptError::Store(e)) => return Err(e.into()),
-        Err(e) => return Err(UiError::Refused(format!("The text was not imported to its end: {e}."))),
+        Err(e) => Done::nothing(0, vec![format!("The text was not imported to its end: {e}.")]),
     };
     page_of(&signed, &state, &form, done).await
+}
+
+/// More than the page takes. It was not read, so it cannot be shown again.
+async fn too_long(signed: &SignedIn, state: &WebState) -> Result<Response, UiError> {
+    let why = format!(
+        "The text is longer than {} MB. Nothing was imported. Go back, where it still is, and give a part of it at a time; or put the \
+         whole file through the API, which takes any length.",
+        TEXT_BYTES_MAX / 1024 / 1024
+    );
+    let mut page = page_of(signed, state, &Fields::default(), Done::nothing(0, vec![why])).await?;
+    *page.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+    Ok(page)
 }
 
 async fn page_of(signed: &SignedIn, state: &WebState, form: &Fields, done: Done) -> Result<Response, UiError> {
@@ -118,7 +148,7 @@ async fn page_of(signed: &SignedIn, state: &WebState, form: &Fields, done: Done)
         lists: state.store.lists().await?,
         chosen: form.text("list").to_owned(),
         // What could not be read is there to be mended.
-        csv: if is_useless {
+        csv: if is_useless && form.raw("csv").len() <= SHOWN_AGAIN_MAX {
             form.raw("csv").to_owned()
         } else {
             String::new()

@@ -18,6 +18,7 @@ mod contacts;
 mod draft;
 mod find;
 mod form;
+mod groups;
 mod import;
 mod login;
 mod login_limit;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use axum::extract::DefaultBodyLimit;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
@@ -47,6 +49,7 @@ use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::error::UiError;
+use self::groups::Counted;
 use self::login_limit::LoginLimit;
 use self::preflight::Preflights;
 use super::WebState;
@@ -65,6 +68,8 @@ pub fn router() -> Router<WebState> {
         .merge(machine_pages())
         .fallback(async || UiError::NotFound)
         .layer(Extension(Arc::new(Preflights::default())))
+        .layer(Extension(Arc::new(Counted::default())))
+        .layer(map_response(error::as_page))
         .layer(CsrfLayer::new().with_rejection_response(|_: ProtectionError| UiError::CrossSite.into_response()))
         .layer(if_absent(CONTENT_SECURITY_POLICY, POLICY))
         .layer(if_absent(X_CONTENT_TYPE_OPTIONS, "nosniff"))

@@ -117,6 +117,9 @@ pub struct Progress {
     pub tiles: Vec<Tile>,
     pub accepted: i64,
     pub total: i64,
+    pub sent: i64,
+    pub sent_share: String,
+    /// Messages with their last outcome, whatever it is.
     pub settled: i64,
     pub settled_share: String,
     pub received: i64,
@@ -142,7 +145,7 @@ impl Progress {
         let (total, settled) = (b.counts.total(), b.counts.settled());
         let is_running = matches!(b.status, BroadcastStatus::FanningOut | BroadcastStatus::Sending);
         let is_moving = is_running && rate.per_sec > 0.0;
-        let tenths = if total > 0 { settled * 10 / total } else { 0 };
+        let tenths = if total > 0 { b.counts.sent * 10 / total } else { 0 };
         Self {
             id: b.id.to_string(),
             status: b.status.as_str(),
@@ -153,6 +156,8 @@ impl Progress {
             tiles: ORDER.into_iter().map(|s| tile(s, &b.counts)).collect(),
             accepted: b.received.accepted(),
             total,
+            sent: b.counts.sent,
+            sent_share: format::percent(&b.counts.sent, &total),
             settled,
             settled_share: format::percent(&settled, &total),
             received: b.received.received,
@@ -167,7 +172,7 @@ impl Progress {
                 .started_at
                 .map(|start| format::duration(&(b.finished_at.unwrap_or(now) - start))),
             possible_duplicates: rate.possible_duplicates,
-            announcement: format!("{}, {} per cent settled", format::words(b.status.as_str()), tenths * 10),
+            announcement: format!("{}, {} per cent sent", format::words(b.status.as_str()), tenths * 10),
         }
     }
 

@@ -37,7 +37,7 @@ use hikyaku::store::queue::{Queue, Wish};
 use hikyaku::store::relays::Relays;
 use hikyaku::store::reports::{AttemptView, MessageView, Rate, Reports, Slice, Waiting};
 use hikyaku::store::retention::Retention;
-use hikyaku::store::safety::{Failures, Retried, Safety};
+use hikyaku::store::safety::{Failures, Retried, Safety, Stuck};
 use hikyaku::store::workers::{Heartbeat, NewWorker, Rescued, Workers};
 use hikyaku::store::{Result, Store, StoreError};
 use tokio::sync::watch;
@@ -283,6 +283,7 @@ pass_on! { Safety:
     fn take_step(id: &BroadcastId, seen: &Watched, step: &Step, now: Timestamp) -> bool;
     fn canary_left(id: &BroadcastId) -> i64;
     fn failures(id: &BroadcastId) -> Vec<Failures>;
+    fn stuck(id: &BroadcastId) -> Vec<Stuck>;
     fn retry_failed(id: &BroadcastId, classes: &[String], now: Timestamp) -> Retried;
     fn forget_bounces(before: Timestamp) -> u64;
 }

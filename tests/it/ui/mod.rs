@@ -10,5 +10,6 @@ mod relay_test;
 mod relays;
 mod send;
 mod sign_in;
+mod truth;
 mod unsubscribe;
 mod webdriver;

@@ -56,14 +56,25 @@ async fn the_status_page_shows_the_sum_that_must_hold() {
         }
         assert!(page.contains(r#"<noscript><meta http-equiv="refresh""#), "it goes on without JavaScript");
         let fragment = app.page(&format!("/broadcasts/{id}/progress")).await;
-        assert!(page.contains(fragment.trim()), "the page includes the very fragment");
+        for part in fragment.split("<template data-part=").map(inner) {
+            assert!(page.contains(part), "the page includes the very parts of the fragment: {part}");
+        }
         assert!(!fragment.contains("data-done"));
 
         app.deliver(9, |_| sent()).await;
         let fragment = app.page(&format!("/broadcasts/{id}/progress")).await;
-        assert!(fragment.contains("data-done") && fragment.contains("100 %"), "{fragment}");
+        assert!(fragment.contains("data-done") && fragment.contains("2,490 of 2,500 sent"), "{fragment}");
         let page = app.page(&format!("/broadcasts/{id}")).await;
         assert!(page.contains("completed") && !page.contains("data-live") && !page.contains("refresh"));
+    }
+}
+
+/// What stands within a part of a fragment.
+fn inner(part: &str) -> &str {
+    let part = part.trim().trim_end_matches("</template>").trim();
+    match part.split_once("\">") {
+        Some((name, inner)) if name.starts_with('"') => inner,
+        _ => part,
     }
 }
 
@@ -254,7 +265,7 @@ async fn templates_are_checked_previewed_and_kept() {
 async fn people_are_added_imported_listed_and_suppressed() {
     for app in App::both().await {
         app.sign_in().await;
-        let answer = app.post("/lists", &[("name", "Friends & family")]).await;
+        let answer = app.post("/lists", &[("list-name", "Friends & family")]).await;
         let path = location(&answer).split_once("&note").unwrap().0.to_owned();
         let list = path.split_once("list=").unwrap().1.to_owned();
         app.post("/contacts", &[("email", "Anna@example.org"), ("name", "Anna"), ("list", &list)])
@@ -266,7 +277,7 @@ async fn people_are_added_imported_listed_and_suppressed() {
             .text()
             .await
             .unwrap();
-        assert!(page.contains("2 contacts read, 1 of them new; 1 line left out"), "{page}");
+        assert!(page.contains("2 lines read, which gave 1 new contact; 1 line left out"), "{page}");
         let page = app.page(&path).await;
         assert!(page.contains("ben@example.org") && page.contains("Friends &#38; family"), "{page}");
 
@@ -279,7 +290,6 @@ async fn people_are_added_imported_listed_and_suppressed() {
         app.post("/contacts/delete", &[("email", "anna@example.org"), ("list", &list)])
             .await;
         assert!(!app.page(&path).await.contains("value=\"Anna@example.org\""));
-        assert_eq!(app.post("/contacts", &[("email", "nobody")]).await.status(), StatusCode::CONFLICT);
     }
 }
 

@@ -114,6 +114,13 @@ impl Browser {
             .unwrap()
     }
 
+    /// The texts of these elements at one moment, while the page may change; empty where there is none.
+    pub async fn texts(&self, css: &[&str]) -> Vec<String> {
+        let script = "return arguments[0].map((css) => document.querySelector(css)?.innerText ?? '')";
+        let found = self.client.execute(script, vec![json!(css)]).await.unwrap();
+        serde_json::from_value(found).unwrap()
+    }
+
     /// The height of the page, as far as a picture of it can still be looked at.
     async fn height(&self) -> i64 {
         let script = "return document.documentElement.scrollHeight";
