@@ -216,7 +216,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
 
     /// MAIL, RCPT and DATA for one message of `size` bytes: in one write with PIPELINING, one by one
     /// without. What was written ahead by [`finish`](Self::finish) is only answered here. `Ok` means that the relay
-    /// waits for the content; whoever has none then must drop the connection.
+    /// waits for the content; a caller that has none then must drop the connection.
     ///
     /// # Errors
     /// A failure at `Mail`, `Rcpt` or `Data` (or `Reset`, before them). After a plain refusal the

@@ -38,8 +38,8 @@ pub trait Findings: Send + Sync {
     /// Lets others try what this worker was to try and has not.
     async fn give_up_trial(&self, relay_id: i64, kind: FindingKind, worker: i64) -> Result<()>;
 
-    /// Writes down what was found out. Of two limits that hold the smaller one stays. `false` for who has not heard of the relay's
-    /// last change. All workers hear of it.
+    /// Writes down what was found out. Of two limits that hold the smaller one stays. `false` for a worker that has not heard of the
+    /// relay's last change. All workers hear of it.
     async fn write_finding(&self, relay: RelayAt, found: &Found, now: Timestamp) -> Result<bool>;
 
     /// Forgets all that was found out about a relay, so that it is tried anew. How many things it were; all workers hear of it.

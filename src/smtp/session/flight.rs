@@ -1,4 +1,4 @@
-//! Flights: what is written ahead of the reply to an end of data. RFC 2920 3.1 gives that liberty to whoever is offered PIPELINING,
+//! Flights: what is written ahead of the reply to an end of data. RFC 2920 3.1 gives that liberty where PIPELINING is announced,
 //! and some relays take it back: they refuse the commands that came early, hang up, or forget them. Tells how the relay took a
 //! flight, and never decides what follows from it.
 //!

@@ -175,7 +175,7 @@ fn at_most_one_message_comes_into_doubt_before_a_relay_is_known() {
     for seed in 0..500 {
         let mut random = fastrand::Rng::with_seed(seed);
         let workers = [Allowances::new(16), Allowances::new(16)];
-        // What the database says: who tries, and what was found.
+        // What the database says: which worker tries, and what was found.
         let (mut trial, mut value) = (None, None);
         let mut n_in_doubt = 0;
         for _ in 0..200 {

@@ -54,7 +54,7 @@ impl Slot {
             }
             Err(failure) if self.is_one_too_many(&failure) => {
                 self.put_back(item);
-                // Whoever has a connection goes on; this slot waits until there is a place.
+                // The slots with a connection go on; this one waits until there is a place.
                 self.place = None;
                 self.pause().await;
                 None
@@ -136,7 +136,7 @@ impl Slot {
         });
     }
 
-    /// The relay did not let us in. Who refuses who we are is left alone at once; any other failure may be an accident.
+    /// The relay did not let us in. One that refuses our login is left alone at once; any other failure may be an accident.
     pub(super) fn not_let_in(&self, failure: &Failure) {
         let relay = &self.deps.relay;
         let reason = failure.to_string();
