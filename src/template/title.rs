@@ -2,13 +2,13 @@
 
 use super::{Context, Newsletter, Shared, TemplateError};
 use crate::domain::address::EmailAddress;
-use crate::domain::content::Content;
+use crate::domain::content::{Content, SharedData};
 use crate::domain::id::BroadcastId;
 use crate::domain::recipient::Recipient;
 use crate::domain::time::Timestamp;
 
-/// The subject as somebody without a name or data would read it; where that is none, as somebody whose every value is called as its
-/// variable; and where that is none either, as it was written.
+/// The subject as somebody without a name or data would read it; where that is none, with each value as its name in brackets; and where
+/// that is none either, as it was written.
 #[must_use]
 pub fn title(source: &str) -> String {
     if !["{{", "{%", "{#"].iter().any(|tag| source.contains(tag)) {
@@ -17,20 +17,18 @@ pub fn title(source: &str) -> String {
     let Ok(newsletter) = newsletter(source) else {
         return source.to_owned();
     };
-    let read_by = |name: Option<&str>, data| -> Result<String, TemplateError> {
-        let recipient = Recipient {
-            email: EmailAddress::from_stored("anna@example.org".to_owned()),
-            name: name.map(Into::into),
-            data: None,
-        };
+    let nobody = Recipient {
+        email: EmailAddress::from_stored("anna@example.org".to_owned()),
+        name: None,
+        data: None,
+    };
+    let with = |data| -> Result<String, TemplateError> {
         let shared = Shared::new(&BroadcastId::new(Timestamp(0), 0), &data);
-        let context = Context::new(&shared, &recipient, "https://example.org/unsubscribe")?;
+        let context = Context::new(&shared, &nobody, "https://example.org/unsubscribe")?;
         Ok(newsletter.render(&context)?.subject)
     };
-    let sample = || newsletter.sample_data().into();
-    read_by(None, Default::default())
-        .or_else(|_| read_by(None, sample()))
-        .or_else(|_| read_by(Some("Anna Example"), sample()))
+    with(SharedData::default())
+        .or_else(|_| with(newsletter.sample_data().into()))
         .ok()
         .filter(|subject| !subject.trim().is_empty())
         .unwrap_or_else(|| source.to_owned())
@@ -54,8 +52,8 @@ mod tests {
             ("October", "October"),
             (r#"A few words for you, {{ name|default("friend") }}"#, "A few words for you, friend"),
             ("{% if city %}News from {{ city }}{% else %}News{% endif %}", "News"),
-            ("News from {{ city }}", "News from city"),
-            ("Dear {{ name }}", "Dear Anna Example"),
+            ("News from {{ city }}", "News from [city]"),
+            ("Dear {{ name }}", "Dear [name]"),
             ("{{ name", "{{ name"),
             ("{# nothing #}", "{# nothing #}"),
         ] {
