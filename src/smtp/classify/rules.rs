@@ -15,6 +15,7 @@ pub(super) static RULES: &[Rule] = &[
         words: &[
             "too many connections",
             "too many concurrent",
+            "concurrent connections limit",
             "connection limit",
             "maximum number of concurrent",
             "too many sessions",

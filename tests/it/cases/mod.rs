@@ -198,7 +198,7 @@ async fn every_case_through_the_import_page() {
             match case.expected {
                 Expected::Taken(people) => {
                     let n = people.len();
-                    let read = format!("{n} contact{} read", if n == 1 { "" } else { "s" });
+                    let read = format!("{n} line{} read", if n == 1 { "" } else { "s" });
                     assert!(page.contains(&read) && page.contains("0 lines left out"), "{}: {page}", case.name);
                     for (email, name, data) in people {
                         let contact = app.store.contact(email).await.unwrap().expect(case.name);

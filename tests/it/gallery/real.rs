@@ -93,34 +93,58 @@ macro_rules! gallery {
 }
 
 const PLAIN: &[&str] = &["?pipelining=off"];
+const REPORTS: &[&str] = &["?dsn=failure,delay"];
+const PLAIN_REPORTS: &[&str] = &["?pipelining=off", "?dsn=failure,delay"];
 const WINDOWS: &[&str] = &["?pipelining=off", "?chunking=8"];
+const WINDOWS_REPORTS: &[&str] = &["?pipelining=off", "?chunking=8", "?dsn=failure,delay"];
+/// Both have made their certificates themselves.
+const PLAIN_TLS: &[&str] = &["?pipelining=off", "?tls=starttls&verify=no"];
+const WINDOWS_TLS: &[&str] = &["?pipelining=off", "?chunking=8", "?tls=starttls&verify=no"];
 
 gallery! {
     haraka_gets_every_message_once: every_message_once("haraka", PLAIN);
-    smtp_server_gets_every_message_once: every_message_once("smtp-server", PLAIN);
-    opensmtpd_gets_every_message_once: every_message_once("opensmtpd", &[]);
-    exim_gets_every_message_once: every_message_once("exim", WINDOWS);
-    sendmail_gets_every_message_once: every_message_once("sendmail", PLAIN);
-    courier_gets_every_message_once: every_message_once("courier", &[]);
+    smtp_server_gets_every_message_once: every_message_once("smtp-server", PLAIN_TLS);
+    opensmtpd_gets_every_message_once: every_message_once("opensmtpd", REPORTS);
+    exim_gets_every_message_once: every_message_once("exim", WINDOWS_TLS);
+    sendmail_gets_every_message_once: every_message_once("sendmail", PLAIN_REPORTS);
+    courier_gets_every_message_once: every_message_once("courier", REPORTS);
     qpsmtpd_gets_every_message_once: every_message_once("qpsmtpd", PLAIN);
     dovecot_gets_every_message_once: every_message_once("dovecot", WINDOWS);
-    postfix_gets_every_message_once: every_message_once("postfix", WINDOWS);
+    postfix_gets_every_message_once: every_message_once("postfix", WINDOWS_REPORTS);
     postfix_behind_postscreen_gets_every_message_once: every_message_once("postfix-postscreen", &[]);
     postfix_behind_a_filter_gets_every_message_once: every_message_once("postfix-proxy-filter", &[]);
     aiosmtpd_gets_every_message_once: every_message_once("aiosmtpd", &[]);
-    smtp_sink_gets_every_message_once: every_message_once("smtp-sink", WINDOWS);
+    smtp_sink_gets_every_message_once: every_message_once("smtp-sink", PLAIN_REPORTS);
 
     haraka_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("haraka");
+    smtp_server_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("smtp-server");
     exim_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("exim");
     opensmtpd_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("opensmtpd");
     sendmail_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("sendmail");
     dovecot_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("dovecot");
     qpsmtpd_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("qpsmtpd");
     postfix_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("postfix");
+    aiosmtpd_may_refuse_somebody: a_refused_recipient_is_nobody_elses_trouble("aiosmtpd");
 
     haraka_may_restart: a_restart_loses_nobody("haraka");
+    smtp_server_may_restart: a_restart_loses_nobody("smtp-server");
     exim_may_restart: a_restart_loses_nobody("exim");
     opensmtpd_may_restart: a_restart_loses_nobody("opensmtpd");
     postfix_may_restart: a_restart_loses_nobody("postfix");
     sendmail_may_restart: a_restart_loses_nobody("sendmail");
+    courier_may_restart: a_restart_loses_nobody("courier");
+    dovecot_may_restart: a_restart_loses_nobody("dovecot");
+}
+
+/// Postscreen's later tests turn each recipient of a new client's first connection away for now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postscreen_turns_a_stranger_away_once() {
+    let place = Place::new();
+    let relay = Relay::start("postfix-postscreen-deep", place.path(), &[]);
+    let sender = Sender::start(fresh_sqlite(), &relay.url(""));
+    let ended = sender.send(FEWER).await;
+    assert_eq!(ended["counts"]["sent"], FEWER, "{ended}");
+    assert_eq!(ended["possible_duplicates"], 0, "{ended}");
+    assert_once(&relay.copies(), FEWER, "postscreen");
+    sender.end();
 }
