@@ -1,5 +1,5 @@
-//! Signs that look like nothing or like another sign: they have no place in an address, and whoever finds one there must be
-//! told its name, because it cannot be seen.
+//! Signs that look like nothing or like another sign: they have no place in an address. A refusal names the sign, because
+//! it cannot be seen.
 
 /// Signs by their code and their Unicode name. A range has one name for all.
 const SIGNS: &[(u32, u32, &str)] = &[

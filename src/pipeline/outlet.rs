@@ -1,5 +1,5 @@
-//! Where mail goes now: to the relays that are stored, to the capture relay as long as there never was one, or nowhere. Whoever says a
-//! sentence about it says what stands here. Only looks.
+//! Where mail goes now: to the relays that are stored, to the capture relay as long as there never was one, or nowhere. Each
+//! sentence about it, on pages and on the command line, is made from what stands here. Only looks.
 
 use crate::domain::relay::Relay;
 use crate::store::{Result, Store};

@@ -1,5 +1,5 @@
 //! Character references (`&amp;`, `&#228;`, `&copy`) as the HTML standard reads them (13.2.5.72 to 80), by the tokenizer of a
-//! browser. In an attribute `&copy=` is no reference, in a text it is: whoever decodes both alike makes `?region=EU` of a link
+//! browser. In an attribute `&copy=` is no reference, in a text it is: a decoder that reads both alike makes `?region=EU` of a link
 //! into `?®ion=EU`.
 
 use std::cell::RefCell;

@@ -231,7 +231,7 @@ fn simplify(html: &str) -> Simple {
         is_uncertain: false,
         keeps_space: false,
     };
-    // Whoever writes our own signs gets no `<pre>`.
+    // A text that holds our own signs gets no `<pre>`.
     let may_keep = !html.contains(KEPT.map(|(_, kept)| kept));
     let mut pre = 0usize;
     let mut link: Option<Link> = None;

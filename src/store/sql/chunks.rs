@@ -117,7 +117,7 @@ impl SqlStore {
 }
 
 impl OpenedRow {
-    /// Who is in the chunk. Of a damaged one nobody is known, and its messages are shown all the same.
+    /// The recipients of a chunk. Of a damaged one nobody is known, and its messages are shown all the same.
     pub(super) fn recipients(&self) -> Vec<Option<Recipient>> {
         match recipient::decode(&self.payload) {
             Ok(recipients) => recipients.into_iter().map(Some).collect(),

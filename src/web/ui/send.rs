@@ -144,7 +144,7 @@ pub async fn confirm(
         .into_response())
 }
 
-/// What a form of this page means, for whoever looks ahead.
+/// What a form of this page means, for the look ahead.
 pub(super) async fn chosen(state: &WebState, typed: &Fields) -> Result<(Draft, Content), UiError> {
     let wanted = parse(typed, state.clock.now()).map_err(|_| UiError::NotFound)?;
     let template = state.store.template(&wanted.draft.template_id).await?;
